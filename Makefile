@@ -1,0 +1,59 @@
+# minillm. Two commands do everything on a fresh machine: `make book` and `make test`.
+# Without make (Windows): python tools/environment.py, then the commands below by hand.
+
+PYTHON ?= python3
+RUN := .venv/bin/python
+export TORCH ?= cpu
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_OFFLINE := 1
+export PYTHONUTF8 := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env book test test-book test-slow test-real lint lab export results class bench clean execute
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: ## .venv, made or refreshed when the pins changed (TORCH=cuda for a GPU)
+	@$(PYTHON) tools/environment.py
+
+execute: env
+	@$(RUN) tools/execute.py
+
+book: execute ## the executed book: book/_build/html/index.html
+	@$(RUN) tools/build_book.py
+
+test: env ## every test that needs no browser and no network; coverage of minillm
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --cov --cov-report=term-missing:skip-covered
+
+test-book: book ## the built book and JupyterLab in headless Chromium (needs chromium, node, npm)
+	@$(RUN) -m pytest tests/book -p no:cacheprovider
+
+test-slow: env ## the long tests
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest tests/slow
+
+test-real: env ## on real text: make test-real DATA=folder
+	@test -n "$(or $(DATA),$(MINILLM_REAL_DATA))" || { echo "name the folder with the texts: make test-real DATA=folder"; exit 2; }
+	@MINILLM_REAL_DATA="$(abspath $(or $(DATA),$(MINILLM_REAL_DATA)))" OMP_NUM_THREADS=1 $(RUN) -m pytest tests/real
+
+lint: env ## ruff and mypy
+	@.venv/bin/ruff check
+	@.venv/bin/mypy
+
+lab: env ## JupyterLab with the chapters
+	@cd nbs && ../.venv/bin/jupyter lab
+
+export: env ## nbs/ → minillm/
+	@$(RUN) tools/export.py
+
+results: env ## re-run the stale long experiments and write results/*.json
+	@$(RUN) tools/results.py
+
+class: env ## class/: an nbgrader course with the practice exercises
+	@$(RUN) tools/make_class.py --out class
+
+bench: env ## side-by-side measurements against public libraries
+	@for script in benchmarks/*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
+
+clean: ## remove what was built (not .venv)
+	@rm -rf book/_build class build dist .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* minillm_book.egg-info/SOURCES.txt

@@ -1,0 +1,29 @@
+"""minillm: the book about language models that you can import.
+
+Names are looked up when they are used, so that `import minillm` costs nothing: `minillm.Tokenizer` imports `minillm.tokenizer` then.
+"""
+
+__version__ = "0.1.0"
+
+from importlib import import_module
+from typing import Any
+
+# public name → the module that defines it; a test compares this table with the modules
+_HOME = {
+    "Tokenizer": "tokenizer",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    "Import the module that owns `name`, once."
+    if name in _HOME:
+        value = globals()[name] = getattr(import_module(f"minillm.{_HOME[name]}"), name)
+        return value
+    raise AttributeError(f"minillm has no name {name!r}; its modules are listed by `minillm info`, its top-level names by `dir(minillm)`")
+
+
+def __dir__() -> list[str]:
+    "The public names, loaded or not."
+    return sorted({*globals(), *_HOME})
