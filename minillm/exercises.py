@@ -47,6 +47,16 @@ def expect(
         raise Mistake(message)
 
 # %% ../nbs/03_exercises.ipynb #raises
+def _says(
+    text: str,  # an error's message
+    match: str,  # words, or a regular expression
+) -> bool:
+    "Whether `match` is found in `text`."
+    with contextlib.suppress(re.error):  # words such as "a (b" are no regular expression
+        return match in text or re.search(match, text) is not None
+    return False
+
+
 @contextlib.contextmanager
 def raises(
     kind: type[Exception] | tuple[type[Exception], ...],  # the error that must come
@@ -54,20 +64,25 @@ def raises(
     *,
     show: bool = True,  # print the message; the checks of exercises set it to False
 ) -> Iterator[None]:
-    "Run the block, which must raise `kind` with `match` in its message, and print that message; else raise `AssertionError` (a `Mistake`)."
+    """Run the block, which must raise `kind` with `match` in its message, and print that message.
+
+    Raises `Mistake`, an `AssertionError`, that says what came instead.
+    """
     name = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+    expected = f"expected {name} with {match!r} in its message"
     try:
         yield
     except kind as error:
         text = str(error)
-        if match not in text and not re.search(match, text):
-            raise Mistake(f"{name} came, as it should, but its message is {text!r}; expected words: {match!r}") from error
+        if not _says(text, match):
+            came = f"{name} came, as it should, but its message is {text!r}"
+            raise Mistake(f"{came}; expected words: {match!r}") from error
         if show:
             print(f"{type(error).__name__}: {text}")
     except Exception as error:
-        raise Mistake(f"expected {name} with {match!r} in its message; {type(error).__name__} came instead: {error}") from error
+        raise Mistake(f"{expected}; {type(error).__name__} came instead: {error}") from error
     else:
-        raise Mistake(f"expected {name} with {match!r} in its message; nothing was raised")
+        raise Mistake(f"{expected}; nothing was raised")
 
 # %% ../nbs/03_exercises.ipynb #shown
 def _shown(
@@ -94,7 +109,10 @@ def _call_text(name: str, arguments: tuple, keywords: dict[str, Any]) -> str:
 def _snapshot(
     value: object,  # an argument of the reader's function
 ) -> object:
-    "A value that compares equal later unless `value` was changed in place: containers by content, tensors by their count of changes."
+    """A value that compares equal later unless `value` was changed in place.
+
+    Containers count by content, tensors by their own count of changes.
+    """
     if isinstance(value, dict):
         return [(_snapshot(key), _snapshot(item)) for key, item in value.items()]
     if isinstance(value, (list, tuple)):
@@ -110,7 +128,10 @@ def _snapshot(
 
 # %% ../nbs/03_exercises.ipynb #watched
 class Watched:
-    "The reader's function, watched: it remembers its last call and result, and objects to a missing result and a changed input."
+    """The reader's function, watched: it remembers its last call and result.
+
+    Raises `Mistake` when it returns nothing, or changes its input.
+    """
 
     def __init__(
         self,
@@ -130,10 +151,11 @@ class Watched:
         self.result = self.function(*arguments, **keywords)
         self.returned = True
         if self.result is None and not self.may_return_none:
-            mistake(f"{self.call} returned None; is a `return` missing, or is there a path that ends without one?")
+            mistake(f"{self.call} returned None; is a `return` missing, or does a path end without one?")
         if not self.may_change_input and _snapshot([arguments, keywords]) != before:
             after = _call_text(self.name, arguments, keywords)
-            mistake(f"your function changed its input: it was called as {self.call} and left {after}; work on a copy")
+            told = f"your function changed its input: it was called as {self.call} and left {after}"
+            mistake(f"{told}; work on a copy")
         return self.result
 
 # %% ../nbs/03_exercises.ipynb #time-limit
@@ -145,7 +167,10 @@ class TooLong(BaseException):
 def time_limit(
     seconds: float,  # wall-clock time that the block may take
 ) -> Iterator[None]:
-    "Run the block, raise `TooLong` in it after `seconds`. Without SIGALRM (Windows) or outside the main thread there is no limit."
+    """Run the block; raise `TooLong` in it after `seconds`.
+
+    On Windows, which has no SIGALRM, and outside the main thread there is no limit.
+    """
     if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -154,13 +179,14 @@ def time_limit(
         raise TooLong
 
     old_handler = signal.signal(signal.SIGALRM, ring)
-    old_timer = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # rings again each second, in case a bare `except:` swallowed it
+    # rings again each second, in case a bare `except:` swallowed it
+    old_timer = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old_handler)
-        signal.setitimer(signal.ITIMER_REAL, *old_timer)  # somebody else's alarm, if there was one, starts anew
+        signal.setitimer(signal.ITIMER_REAL, *old_timer)  # somebody else's alarm goes on
 
 # %% ../nbs/03_exercises.ipynb #exercise
 @dataclass(frozen=True)
@@ -178,7 +204,8 @@ class Exercise:
 
     def namespace(self) -> dict[str, Any]:
         "Run the setup and the checks cell in a fresh namespace, and return it: `checks`, `hints`, `planted`."
-        space: dict[str, Any] = {"__name__": f"exercise {self.label}", "expect": expect, "mistake": mistake, "raises": raises}
+        space: dict[str, Any] = {"__name__": f"exercise {self.label}"}
+        space |= {"expect": expect, "mistake": mistake, "raises": raises}
         exec(compile(self.setup, str(self.path), "exec"), space)
         lines = "\n" * (self.line - 1) + self.source  # so that line numbers in an error are those of the file
         exec(compile(lines, str(self.path), "exec"), space)
@@ -201,7 +228,8 @@ def load_exercises(
             setup = source
         else:
             label, _, facts = rest.partition(" ")
-            found[label] = Exercise(label=label, setup=setup, source=source, path=path, line=start + 2, **json.loads(facts))
+            told = json.loads(facts)  # title, answer, returns
+            found[label] = Exercise(label=label, setup=setup, source=source, path=path, line=start + 2, **told)
     return found
 
 
@@ -239,7 +267,7 @@ def _wrong_arguments(
     scratch: dict[str, Any] = {}
     exec("from __future__ import annotations\n" + head, scratch)
     wanted = inspect.signature(scratch[head[4:].partition("(")[0]])
-    required = [p for p in wanted.parameters.values() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    required = [p for p in wanted.parameters.values() if p.default is p.empty and not str(p).startswith("*")]
     by_name = {p.name: 0 for p in required if p.kind == p.KEYWORD_ONLY}
     try:
         given = inspect.signature(answer)
@@ -255,7 +283,7 @@ def _wrong_kind(
     exercise: Exercise,  # what is asked for
     answer: object,  # what came
 ) -> str:
-    "One sentence when `answer` is no function or class although one is asked for, or takes other arguments; else the empty string."
+    "One sentence when `answer` is no function or class as is asked for, or takes other arguments; else nothing."
     kind, _, rest = exercise.answer.partition(" ")
     if kind == "def" and callable(answer):
         return _wrong_arguments(exercise.answer, answer)
@@ -263,7 +291,8 @@ def _wrong_kind(
         return ""
     what, name = {"def": "function", "class": "class"}[kind], re.split(r"\W", rest)[0]
     given = f"{_shown(answer)}, of type {type(answer).__name__}"
-    return f'the exercise asks for the {what} itself, without a call: check("{exercise.label}", {name}); what came is {given}'
+    call = f'check("{exercise.label}", {name})'
+    return f"the exercise asks for the {what} itself, without a call: {call}; what came is {given}"
 
 # %% ../nbs/03_exercises.ipynb #own-line
 def _own_line(
@@ -272,12 +301,13 @@ def _own_line(
 ) -> str:
     "The reader's own innermost line in the traceback of `error`, as `line 3, best = max(counts)`, or the empty string."
     frames = traceback.extract_tb(error.__traceback__)
-    border = [i for i, frame in enumerate(frames) if frame.name == "__call__" and frame.filename == Watched.__call__.__code__.co_filename]
-    theirs = frames[border[-1] + 1 :] if border else [frame for frame in frames if frame.filename != str(exercise.path)]
+    ours = [Watched.__call__.__code__.co_filename, inspect.unwrap(time_limit).__code__.co_filename]
+    border = [i for i, frame in enumerate(frames) if frame.name == "__call__" and frame.filename == ours[0]]
+    theirs = frames[border[-1] + 1 :] if border else [f for f in frames if f.filename != str(exercise.path)]
     libraries = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-    libraries += [str(importlib.resources.files("minillm")), inspect.unwrap(time_limit).__code__.co_filename, "<frozen"]
+    foreign = (*ours, *libraries, str(importlib.resources.files("minillm")), "<frozen")
     for frame in reversed(theirs):
-        if not frame.filename.startswith(tuple(libraries)) or frame.filename == str(exercise.path):
+        if not frame.filename.startswith(foreign) or frame.filename == str(exercise.path):
             text = (linecache.getline(frame.filename, frame.lineno or 0) or frame.line or "").strip()
             return f"line {frame.lineno}" + (f", `{text}`" if text else "")
     return ""
@@ -295,13 +325,14 @@ def _explained(
     if isinstance(error, NotImplementedError) or isinstance(error.__cause__, NotImplementedError):
         return "it is still blank: replace the line `raise NotImplementedError` by your own code"
     if isinstance(error, TooLong):
-        return f"{call} was still running after {seconds:g} seconds{at}; does the condition of your loop ever turn false?"
+        return f"{call} was still running after {seconds:g} seconds{at}; does your loop ever end?"
     if isinstance(error, RecursionError):
-        return f"{call} calls itself without end{at}; a function that calls itself needs a case in which it does not"
+        return f"{call} calls itself without end{at}; it needs a case in which it does not call itself"
     if line or (seen and watched.call and not watched.returned):
         return f"{call} raised {type(error).__name__}: {error}{at}"
     if isinstance(error, (NameError, ImportError)) or (seen and not watched.call):
-        raise RuntimeError(f"the checks of {exercise} fail on their own, whatever the answer; please report it") from error
+        words = "fail on their own, whatever the answer; please report it"
+        raise RuntimeError(f"the checks of {exercise} {words}") from error
     result = f" returned {_shown(watched.result)}, of type {type(watched.result).__name__}" if seen else ""
     return f"{call}{result}: the check could not go on with it ({type(error).__name__}: {error})"
 
@@ -318,7 +349,10 @@ def judge(
     exercise: Exercise,  # what was asked
     answer: object,  # the reader's function, class or value
 ) -> Verdict:
-    "Run the checks on `answer` and return a `Verdict`, whatever it does. Only Ctrl-C and a fault of the checks themselves get through."
+    """Run the checks on `answer` and return a `Verdict`, whatever it does.
+
+    Only Ctrl-C gets through, and `RuntimeError` when the checks themselves are at fault.
+    """
     space = exercise.namespace()
     if problem := _wrong_kind(exercise, answer):
         return Verdict(False, problem)
@@ -349,16 +383,20 @@ def check(
     label: str,  # which exercise: the chapter's number, a dash, a letter
     answer: object,  # your function itself, not its result
     *,
-    strict: bool | None = None,  # raise `NotYet` for a wrong answer; None: only if MINILLM_STRICT is set in the environment, and not to 0
+    strict: bool | None = None,  # raise for a wrong answer; None: if MINILLM_STRICT is set, and not to 0
 ) -> None:
-    "Try your answer to an exercise and print what is wrong with it, or that it is right. `ValueError` when no exercise is called `label`."
+    """Try your answer to an exercise and print what is wrong with it, or that it is right.
+
+    Raises `ValueError` when no exercise is called `label`, and `NotYet` for a wrong answer where `strict` says so.
+    """
     exercise = find_exercise(label)
     verdict = judge(exercise, answer)
     sentence = re.sub(r"^[a-z]+(?=[ ,;])", lambda word: word[0].capitalize(), verdict.message.rstrip("."))
     if verdict.passed:
         all_of_them = list(load_exercises(exercise.path).values())
         rest = all_of_them[all_of_them.index(exercise) + 1 :]
-        print(f"{exercise}: right. {sentence}.", f"Next: {rest[0]}." if rest else "It was the last one of its chapter.")
+        then = f"Next: {rest[0]}." if rest else "It was the last one of its chapter."
+        print(f"{exercise}: right. {sentence}. {then}")
         return
     message = f'{exercise}: not yet. {sentence}.\nhint("{label}") gives a hint.'
     if strict or (strict is None and os.environ.get("MINILLM_STRICT", "0") not in ("", "0")):

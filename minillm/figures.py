@@ -19,14 +19,14 @@ from matplotlib.figure import Figure
 
 # %% ../nbs/01_figures.ipynb #colors
 def colors() -> tuple[str, ...]:
-    "Six colours that differ for all kinds of colour vision, as hex strings, in the order of use. Okabe and Ito 2008."
+    "Six colours that differ for all kinds of colour vision, as hex strings, in order of use. Okabe & Ito 2008."
     return ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 # %% ../nbs/01_figures.ipynb #figure
 def _style() -> dict[str, object]:
     "Matplotlib settings of the house; #010101 marks what takes the page's text colour."
-    ink = {key: "#010101" for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")}
-    return ink | {
+    inked = "text.color axes.labelcolor axes.edgecolor axes.titlecolor xtick.color ytick.color".split()
+    return dict.fromkeys(inked, "#010101") | {
         "axes.prop_cycle": matplotlib.cycler(color=colors()),
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -51,7 +51,7 @@ def figure(
     rows: int = 1,  # of axes
     columns: int = 1,  # of axes
 ) -> tuple[Figure, Axes | np.ndarray]:
-    "An empty figure in the house style and its axes: one `Axes`, or an array of them, (rows × columns) squeezed."
+    "An empty figure in the house style, and its axes: one, or an array of (rows, columns) without lengths of 1."
     with matplotlib.rc_context(_style()):
         fig = Figure(figsize=(width, height), layout="constrained")
         return fig, fig.subplots(rows, columns)
@@ -63,7 +63,7 @@ def to_svg(
 ) -> str:
     "The figure as inline SVG text in the page's own colours. Raises ValueError without a description."
     if not alt.strip():
-        raise ValueError("alt is empty; say in a sentence what the figure shows, such as alt='Loss falls from 5 to 2 within 300 steps.'")
+        raise ValueError("alt is empty; say what the figure shows, such as alt='Loss falls from 5 to 2.'")
     out = StringIO()
     with matplotlib.rc_context(_style()):
         fig.savefig(out, format="svg", transparent=True, metadata={"Date": None})
@@ -72,8 +72,8 @@ def to_svg(
     prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    label = f'<svg role="img" aria-label="{html.escape(alt)}" fill="currentColor" style="max-width:100%;height:auto"'
-    return text.replace("<svg", label, 1)
+    spoken = f'role="img" aria-label="{html.escape(alt)}"'
+    return text.replace("<svg", f'<svg {spoken} fill="currentColor" style="max-width:100%;height:auto"', 1)
 
 # %% ../nbs/01_figures.ipynb #show
 class Shown:
@@ -126,12 +126,12 @@ def heatmap(
     rows: Sequence[str] | None = None,  # labels from top to bottom
     columns: Sequence[str] | None = None,  # labels from left to right
     fmt: str | None = None,  # how to write the numbers, such as ".2f"; None writes none
-    limits: tuple[float, float] | None = None,  # values drawn as empty and as full; default: the smallest and largest
+    limits: tuple[float, float] | None = None,  # drawn as empty and as full; None: smallest and largest
 ) -> None:
     "Draw a matrix as cells of one hue, from empty to full. Raises ValueError unless it is a finite matrix."
     matrix = np.asarray(values, dtype=float)
     if matrix.ndim != 2 or not np.isfinite(matrix).all():
-        raise ValueError(f"values of shape {matrix.shape} are no finite matrix; heatmap needs (rows, columns) without inf or nan")
+        raise ValueError(f"values of shape {matrix.shape} are no finite matrix; give (rows, columns) of numbers")
     low, high = limits or (matrix.min(), matrix.max())
     share = np.clip((matrix - low) / ((high - low) or 1), 0, 1)
     shades = np.zeros((*matrix.shape, 4))
@@ -159,16 +159,16 @@ def token_html(
     pieces: Sequence[str | bytes],  # the tokens in order
     ids: Sequence[int] | None = None,  # written small below each piece
 ) -> str:
-    "Tokens as coloured chips in HTML; all text is escaped. Raises ValueError when ids and pieces differ in number."
+    "Tokens as coloured chips in HTML, all text escaped. Raises ValueError unless there is one id a piece."
     if ids is not None and len(ids) != len(pieces):
-        raise ValueError(f"{len(pieces)} pieces but {len(ids)} ids; give one id for each piece, or none")
+        raise ValueError(f"{len(pieces)} pieces but {len(ids)} ids; give one id a piece, or none")
     chips = []
     for k, piece in enumerate(pieces):
-        red, green, blue = (int(colors()[k % 6][j : j + 2], 16) for j in (1, 3, 5))
-        below = f'<br><small style="opacity:0.75">{int(ids[k])}</small>' if ids is not None else ""
-        style = f"display:inline-block;background:rgba({red},{green},{blue},0.25);border-radius:3px;padding:0 2px;margin:1px"
+        style = f"display:inline-block;border-radius:3px;padding:0 2px;margin:1px;background:{colors()[k % 6]}40"
+        below = f"<br><small>{int(ids[k])}</small>" if ids is not None else ""
         chips.append(f'<span style="{style}">{html.escape(_visible(piece))}{below}</span>')
-    return f'<div style="font-family:monospace;line-height:1.7;overflow-wrap:anywhere">{"".join(chips)}</div>'
+    style = "font-family:monospace;line-height:1.7;overflow-wrap:anywhere"
+    return f'<div style="{style}">{"".join(chips)}</div>'
 
 
 def token_strip(
@@ -194,7 +194,7 @@ def bars(
     values: Sequence[float],  # lengths
     fmt: str = ".2f",  # how to write the numbers
 ) -> None:
-    "Horizontal bars with labels and numbers, the first on top. Raises ValueError when labels and values differ in number."
+    "Horizontal bars with labels and numbers, the first on top. Raises ValueError unless there is one label a bar."
     if len(labels) != len(values):
         raise ValueError(f"{len(labels)} labels but {len(values)} values; give one label for each bar")
     ax.barh(range(len(values)), values, color=colors()[0])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 LETTERS, LENGTH, WIDTH, HEADS, LAYERS = 20, 24, 64, 4, 2  # V, T, D, N, L
@@ -82,3 +83,22 @@ def run(seed: int) -> dict:
 
 
 FUNCTIONS = [texts, CopyModel, train, run]  # what the record's hash covers
+
+
+def save_example(path: Path, word: str = "algorithm", seed: int = 0) -> None:
+    "Queries, keys and values (L,N,T,H) of the trained model reading a repeated word, with its letters and their next-letter guesses."
+    model, curve, _ = train(seed)
+    letters = (word * LENGTH)[:LENGTH]
+    with torch.no_grad():
+        logits, seen = model(torch.tensor([[ord(c) - ord("a") for c in letters]]))
+    guesses = "".join(chr(ord("a") + i) for i in logits[0].argmax(-1).tolist())
+    tensors = {name: torch.stack([layer[i][0] for layer in seen]).contiguous() for i, name in enumerate(("q", "k", "v"))}
+    about = {"letters": letters, "unit": len(word), "guesses": guesses, "seed": seed, "steps": STEPS, "every": EVERY, "curve": curve}
+    save_file(tensors, path, metadata={"example": json.dumps(about)})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    started = time.process_time()
+    print(run(0), f"{time.process_time() - started:.1f} CPU seconds", file=sys.stderr)
+    save_example(Path(__file__).parents[1] / "minillm" / "assets" / "attention_example.safetensors")

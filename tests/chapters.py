@@ -29,7 +29,12 @@ DIRECTIVE = re.compile(r"^#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$")
 MAGIC = re.compile(r"^\s*[%!]")
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 # calls whose value nobody keeps, and which leave their arguments as they are
-HARMLESS = {*dir(builtins), "show", "display", "token_strip", "HTML", "Markdown", "hint", "check"} - {"setattr", "delattr", "exec", "next"}
+HARMLESS = {*dir(builtins), "show", "display", "token_strip", "HTML", "Markdown", "hint", "check"} - {
+    "setattr",
+    "delattr",
+    "exec",
+    "next",
+}
 
 
 def names_bound(tree: ast.AST) -> set[str]:
@@ -63,7 +68,9 @@ def names_read(tree: ast.AST) -> set[str]:
         top = table.get_type() == "module"
         read |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (top or s.is_global())}
         todo.extend(table.get_children())
-    return read | {n.target.id for n in ast.walk(tree) if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)}
+    return read | {
+        n.target.id for n in ast.walk(tree) if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)
+    }
 
 
 def root_name(node: ast.AST) -> str | None:
@@ -82,7 +89,9 @@ def names_changed(tree: ast.AST) -> set[str]:
         elif isinstance(node, ast.Expr) and isinstance(call := node.value, ast.Call):
             if not (isinstance(call.func, ast.Name) and call.func.id in HARMLESS):
                 method = [] if isinstance(call.func, ast.Name) else [call.func]
-                changed |= {root_name(part) or "" for part in (*method, *call.args, *(k.value for k in call.keywords))}
+                changed |= {
+                    root_name(part) or "" for part in (*method, *call.args, *(k.value for k in call.keywords))
+                }
     return changed - {""}
 
 
@@ -129,7 +138,9 @@ class Cell:
     @property
     def runs(self) -> bool:
         "Is it run by `make test`? Not: training, exercises' checks, what is only shown, and the generated installation."
-        skipped = {"train", "exercise", "default_exp"} & self.directives.keys() or self.directives.get("eval", "").lower() == "false"
+        skipped = {"train", "exercise", "default_exp"} & self.directives.keys() or self.directives.get(
+            "eval", ""
+        ).lower() == "false"
         return self.kind == "code" and not skipped and self.id != "install"
 
     @cached_property
@@ -138,8 +149,12 @@ class Cell:
         if not self.runs or self.exported:
             return False
         calls = [n.func for n in ast.walk(self.tree) if isinstance(n, ast.Call)]
-        called = {f.id if isinstance(f, ast.Name) else f.attr if isinstance(f, ast.Attribute) else "" for f in calls}
-        return any(isinstance(n, ast.Assert) for n in ast.walk(self.tree)) or any(re.match(r"assert_|raises$", name) for name in called)
+        called = {
+            f.id if isinstance(f, ast.Name) else f.attr if isinstance(f, ast.Attribute) else "" for f in calls
+        }
+        return any(isinstance(n, ast.Assert) for n in ast.walk(self.tree)) or any(
+            re.match(r"assert_|raises$", name) for name in called
+        )
 
     @property
     def definitions(self) -> list[Definition]:
@@ -160,7 +175,9 @@ class Cell:
         before, own, later = set(), set(), set()
         for node in self.tree.body:
             (later if isinstance(node, Definition) else before).update(names_read(node) - own)
-            if isinstance(node, Definition | ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom | ast.With):
+            if isinstance(
+                node, Definition | ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom | ast.With
+            ):
                 own |= names_bound(node)
         return before, own, later
 
@@ -176,7 +193,14 @@ class Chapter:
     @classmethod
     def from_json(cls, name: str, notebook: dict, package: str = "minillm") -> "Chapter":
         cells = [
-            Cell(raw.get("id", ""), raw["cell_type"], "".join(raw["source"]), raw.get("metadata", {}), name, index)
+            Cell(
+                raw.get("id", ""),
+                raw["cell_type"],
+                "".join(raw["source"]),
+                raw.get("metadata", {}),
+                name,
+                index,
+            )
             for index, raw in enumerate(notebook["cells"])
         ]
         return cls(name, tuple(cells), package)
@@ -194,7 +218,10 @@ class Chapter:
     @cached_property
     def module(self) -> str | None:
         "The module that it exports, `bpe`, or None."
-        return next((cell.directives["default_exp"] for cell in self.code_cells if "default_exp" in cell.directives), None)
+        return next(
+            (cell.directives["default_exp"] for cell in self.code_cells if "default_exp" in cell.directives),
+            None,
+        )
 
     @property
     def code_cells(self) -> list[Cell]:
@@ -214,7 +241,13 @@ class Chapter:
     def to_import(self, cell: Cell) -> str:
         "What stands in for an export cell: its own imports, and its names from the module."
         kept = [ast.unparse(node) for node in cell.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        names = set().union(*(names_bound(node) for node in cell.tree.body if not isinstance(node, ast.Import | ast.ImportFrom)))
+        names = set().union(
+            *(
+                names_bound(node)
+                for node in cell.tree.body
+                if not isinstance(node, ast.Import | ast.ImportFrom)
+            )
+        )
         if names:
             kept.append(f"from {self.package}.{self.module} import {', '.join(sorted(names))}")
         return "\n".join(kept)
@@ -231,7 +264,9 @@ class Chapter:
             kept: list[Cell] = []
             needed = set(looked_up)
             for cell in reversed(self.code_cells):
-                if cell.runs and (cell.is_test or cell.exported or cell.bound & needed or cell.changed & needed):
+                if cell.runs and (
+                    cell.is_test or cell.exported or cell.bound & needed or cell.changed & needed
+                ):
                     kept.append(cell)
                     before, own, later = cell.flow
                     needed = (needed - own) | looked_up | (set() if cell.exported else before | later)
@@ -267,8 +302,12 @@ def explain(cell: Cell, error: BaseException, namespace: dict[str, Any]) -> str:
     parts = [f"{cell}, line {line}: {type(error).__name__}: {error}"]
     parts += [f"  {n:3} {'>' if n == line else ' '} {text}" for n, text in enumerate(lines, 1)]
     if isinstance(error, AssertionError) and 0 < line <= len(lines):
-        statement = next((n for n in ast.walk(cell.tree) if isinstance(n, ast.stmt) and n.lineno == line), None)
-        for name in sorted({n.id for n in ast.walk(statement) if isinstance(n, ast.Name)}) if statement else ():
+        statement = next(
+            (n for n in ast.walk(cell.tree) if isinstance(n, ast.stmt) and n.lineno == line), None
+        )
+        for name in (
+            sorted({n.id for n in ast.walk(statement) if isinstance(n, ast.Name)}) if statement else ()
+        ):
             value = local.get(name, namespace.get(name))
             if not callable(value) and not isinstance(value, types.ModuleType) and name not in dir(builtins):
                 parts.append(f"      {name} = {reprlib.repr(value)}")
@@ -280,7 +319,9 @@ class Run:
 
     def __init__(self, chapter: Chapter, folder: Path = NBS) -> None:
         self.chapter, self.folder = chapter, folder
-        self.scope = types.ModuleType(f"chapter_{chapter.name}")  # a real module: dataclasses and pickle look their module up
+        self.scope = types.ModuleType(
+            f"chapter_{chapter.name}"
+        )  # a real module: dataclasses and pickle look their module up
         self.scope.__dict__["display"] = lambda *_shown, **_how: None  # a notebook has it without an import
         self.todo = list(chapter.kept)
         self.failed: dict[str, str] = {}  # cell id → what went wrong
@@ -295,14 +336,18 @@ class Run:
             with contextlib.chdir(self.folder), contextlib.redirect_stdout(output):
                 exec(compile(source, str(cell), "exec", dont_inherit=True), self.scope.__dict__)
         except (Exception, SystemExit) as error:
-            raise CellFailed(explain(cell, error, self.scope.__dict__)) from (None if isinstance(error, AssertionError) else error)
+            raise CellFailed(explain(cell, error, self.scope.__dict__)) from (
+                None if isinstance(error, AssertionError) else error
+            )
         finally:
             if "matplotlib.pyplot" in sys.modules:
                 sys.modules["matplotlib.pyplot"].close("all")
 
     def through(self, wanted: str) -> None:
         "Run up to and including the cell `wanted`; each cell runs once. Raises CellFailed where that cell, or one that it may need, fails."
-        while self.todo and wanted not in {cell.id for cell in self.chapter.kept} - {cell.id for cell in self.todo}:
+        while self.todo and wanted not in {cell.id for cell in self.chapter.kept} - {
+            cell.id for cell in self.todo
+        }:
             cell = self.todo.pop(0)
             try:
                 self.execute(cell)
@@ -315,7 +360,11 @@ class Run:
         "A line about the cells before this one that failed."
         order = [cell.id for cell in self.chapter.kept]
         before = [name for name in order[: order.index(wanted)] if name in self.failed]
-        return f"\nAn earlier cell of this chapter failed too; mend it first: {self.failed[before[0]].splitlines()[0]}" if before else ""
+        return (
+            f"\nAn earlier cell of this chapter failed too; mend it first: {self.failed[before[0]].splitlines()[0]}"
+            if before
+            else ""
+        )
 
 
 def chapter_tests() -> Iterator[tuple[str, str]]:
@@ -334,7 +383,9 @@ def needed_statements(chapter: Chapter, name: str, cell_id: str | None = None) -
             homes.setdefault(bound, []).append(k)
     starts = [k for k in homes.get(name, []) if cell_id in (None, statements[k][0].id)]
     if not starts:
-        functions = sorted(n for n, places in homes.items() if any(isinstance(statements[k][1], Definition) for k in places))
+        functions = sorted(
+            n for n, places in homes.items() if any(isinstance(statements[k][1], Definition) for k in places)
+        )
         where = f"cell {cell_id!r} of nbs/{chapter.name}.ipynb" if cell_id else f"nbs/{chapter.name}.ipynb"
         raise LookupError(f"{where} defines no {name!r}; the chapter defines {', '.join(functions)}")
     todo, wanted = [starts[-1]], set()

@@ -10,11 +10,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("MPLBACKEND", "Agg")  # figures are drawn into memory
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: times compare, and results do not depend on the core count
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported: times compare, and results do not depend on the core count
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
-for folder in (ROOT / "tests", ROOT / "tools", ROOT):
+for folder in (ROOT / "book" / "_ext", ROOT / "tools", ROOT / "tests"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
@@ -23,7 +25,10 @@ STARTED = pytest.StashKey[tuple[float, float]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "xdist_group(name): run these in one worker (pytest-xdist's own; named here for when it is absent)")
+    config.addinivalue_line(
+        "markers",
+        "xdist_group(name): run these in one worker (pytest-xdist's own; named here for when it is absent)",
+    )
     config.stash[STARTED] = (time.perf_counter(), cpu_seconds())
 
 
@@ -36,11 +41,19 @@ def cpu_seconds() -> float:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     "Leave the cost of a whole run in book/_build/times-test.json, where tools/budget.py finds it."
-    some = config.option.keyword or config.option.markexpr or config.option.collectonly or config.args != config.getini("testpaths")
+    some = (
+        config.option.keyword
+        or config.option.markexpr
+        or config.option.collectonly
+        or config.args != config.getini("testpaths")
+    )
     if some or hasattr(config, "workerinput"):
         return
     wall, cpu = config.stash[STARTED]
-    cost = {"cpu_seconds": round(cpu_seconds() - cpu, 1), "wall_seconds": round(time.perf_counter() - wall, 1)}
+    cost = {
+        "cpu_seconds": round(cpu_seconds() - cpu, 1),
+        "wall_seconds": round(time.perf_counter() - wall, 1),
+    }
     target = ROOT / "book" / "_build" / "times-test.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(cost) + "\n", encoding="utf-8")

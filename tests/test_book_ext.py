@@ -26,13 +26,19 @@ def project(tmp_path: Path) -> Path:
     write("minillm/assets/corpus/unused.txt", "text")
     write("results/run.json", json.dumps({"accuracy": 0.714, "seeds": [{"loss": 1.5}]}))
     write("constraints.txt", "torch==1\n")
-    write("book/glossary.md", "# Glossary\n\n```{glossary}\nbyte-pair encoding\n  Merging pairs.\n\nlogit\n  A score.\n```\n")
+    write(
+        "book/glossary.md",
+        "# Glossary\n\n```{glossary}\nbyte-pair encoding\n  Merging pairs.\n\nlogit\n  A score.\n```\n",
+    )
     write("book/references.bib", "@article{su2021,\n title={RoFormer}\n}\n")
     return tmp_path
 
 
 def chapter(project: Path, *cells: tuple[str, str]) -> Chapter:
-    raw = [{"cell_type": kind, "id": f"c{k}", "metadata": {}, "source": text} for k, (kind, text) in enumerate(cells)]
+    raw = [
+        {"cell_type": kind, "id": f"c{k}", "metadata": {}, "source": text}
+        for k, (kind, text) in enumerate(cells)
+    ]
     path = project / "nbs" / "12_x.ipynb"
     path.write_text(json.dumps({"cells": raw}), encoding="utf-8")
     return Chapter.read(path, Library(project))
@@ -69,7 +75,10 @@ def test_a_change_reruns_what_depends_on_it_and_nothing_else(project: Path, name
 def test_prose_does_not_rerun_a_chapter_but_a_new_number_does(project: Path) -> None:
     code = ("code", "x = 1")
     assert chapter(project, code, ("markdown", "a")).key == chapter(project, code, ("markdown", "b")).key
-    assert chapter(project, code, ("markdown", "a")).key != chapter(project, code, ("markdown", "[1](#number/x/d)")).key
+    assert (
+        chapter(project, code, ("markdown", "a")).key
+        != chapter(project, code, ("markdown", "[1](#number/x/d)")).key
+    )
     assert chapter(project, code).key != chapter(project, ("code", "x = 2")).key
 
 
@@ -80,7 +89,9 @@ def test_imports_are_found_at_any_depth() -> None:
 
 
 def test_directives_become_tags_and_roles() -> None:
-    cell = lambda source, **metadata: read_cell({"cell_type": "code", "id": "x", "source": source, "metadata": metadata})  # noqa: E731
+    cell = lambda source, **metadata: read_cell(
+        {"cell_type": "code", "id": "x", "source": source, "metadata": metadata}
+    )  # noqa: E731
     assert cell("#| export\n\ndef f(): ...").source == "def f(): ..."
     assert cell("#| export\ndef f(): ...").role == "export"
     assert cell("assert f() is None").role == "test"
@@ -99,7 +110,9 @@ def test_quoted_blocks_become_directives_and_other_quotes_stay() -> None:
     assert "```{admonition} Predict first\n:class: ml-predict\n\nHow many?\nTwo lines.\n```" in made
     assert "> an ordinary quote" in made
     assert "```{admonition} Exercise 12-c · Ties\n:class: ml-exercise\n:name: exercise-12-c" in made
-    assert blocks("> **Answer.** As in\n> ```python\n> x\n> ```").startswith("````{ml-fold} Answer\n:class: ml-answer")
+    assert blocks("> **Answer.** As in\n> ```python\n> x\n> ```").startswith(
+        "````{ml-fold} Answer\n:class: ml-answer"
+    )
 
 
 def test_code_is_left_alone() -> None:
@@ -112,8 +125,17 @@ def test_links_resolve_or_are_reported(project: Path) -> None:
     good = "[Su et al. 2021](#su2021) [BPE](#term-byte-pair-encoding) [3](#number/n/d) [71 %](#record/run.json/accuracy/.0%) [`f`](#see/high.f)"
     text, troubles = convention.prose(good, {"n": 3})
     assert not troubles
-    assert text == "{cite:t}`su2021` {term}`BPE <byte-pair encoding>` {ml-number}`3` {ml-number}`71 %` [`f`](#api-high-f)"
-    bad = ["[x](#nobody2020)", "[x](#term-nothing)", "[4](#number/n/d)", "[1](#number/m/d)", "[70 %](#record/run.json/accuracy/.0%)"]
+    assert (
+        text
+        == "{cite:t}`su2021` {term}`BPE <byte-pair encoding>` {ml-number}`3` {ml-number}`71 %` [`f`](#api-high-f)"
+    )
+    bad = [
+        "[x](#nobody2020)",
+        "[x](#term-nothing)",
+        "[4](#number/n/d)",
+        "[1](#number/m/d)",
+        "[70 %](#record/run.json/accuracy/.0%)",
+    ]
     bad += ["[1](#record/none.json/a/d)", "[1](#record/run.json/seeds.3.loss/d)"]
     for link in bad:
         assert len(convention.prose(link, {"n": 3})[1]) == 1, link

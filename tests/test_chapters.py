@@ -7,9 +7,21 @@ import types
 from pathlib import Path
 
 import pytest
-from chapters import NBS, CellFailed, Chapter, Definition, Run, chapter_function, chapter_tests, needed_statements, parse_cells
+from chapters import (
+    NBS,
+    CellFailed,
+    Chapter,
+    Definition,
+    Run,
+    chapter_function,
+    chapter_tests,
+    needed_statements,
+    parse_cells,
+)
 
-TESTS = [pytest.param(*one, id=":".join(one), marks=pytest.mark.xdist_group(one[0])) for one in chapter_tests()]
+TESTS = [
+    pytest.param(*one, id=":".join(one), marks=pytest.mark.xdist_group(one[0])) for one in chapter_tests()
+]
 
 
 @functools.cache
@@ -33,7 +45,9 @@ def broken_module(name: str, old: str, new: str) -> types.ModuleType:
     "A copy of a module of the library in which `old` reads `new`."
     real = importlib.import_module(f"minillm.{name}")
     source = Path(real.__file__).read_text(encoding="utf-8")
-    assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in minillm/{name}.py; choose a line that is there once"
+    assert source.count(old) == 1, (
+        f"{old!r} stands {source.count(old)} times in minillm/{name}.py; choose a line that is there once"
+    )
     copy = types.ModuleType(real.__name__)
     copy.__file__ = real.__file__
     exec(compile(source.replace(old, new), real.__file__, "exec"), copy.__dict__)
@@ -125,7 +139,15 @@ def toy_library(monkeypatch: pytest.MonkeyPatch, double: object) -> Chapter:
 
 def test_a_good_library_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     chapter = toy_library(monkeypatch, lambda x: x + x)
-    assert [cell.id for cell in chapter.kept] == ["double", "test-double", "numbers", "grows", "calls", "bound-after", "test-numbers"]
+    assert [cell.id for cell in chapter.kept] == [
+        "double",
+        "test-double",
+        "numbers",
+        "grows",
+        "calls",
+        "bound-after",
+        "test-numbers",
+    ]
     assert failures(chapter) == {}
 
 
@@ -134,14 +156,19 @@ def test_a_broken_library_fails_by_cell_and_line(monkeypatch: pytest.MonkeyPatch
     found = failures(toy_library(monkeypatch, lambda x: x + 2))
     assert list(found) == ["test-double", "test-numbers"]
     message = found["test-double"]
-    assert message.startswith("nbs/12_toy.ipynb, cell 'test-double', line 3: AssertionError: twice three is six")
+    assert message.startswith(
+        "nbs/12_toy.ipynb, cell 'test-double', line 3: AssertionError: twice three is six"
+    )
     assert "3 > assert value == 6" in message and "value = 5" in message
 
 
 def test_a_missing_name_is_blamed_on_the_export_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     chapter = toy_library(monkeypatch, None)
     del sys.modules["toylib.toy"].double
-    with pytest.raises(CellFailed, match="NameError(.|\n)*mend it first: nbs/12_toy.ipynb, cell 'double', line 2: ImportError"):
+    with pytest.raises(
+        CellFailed,
+        match="NameError(.|\n)*mend it first: nbs/12_toy.ipynb, cell 'double', line 2: ImportError",
+    ):
         Run(chapter).through("test-double")
 
 

@@ -61,7 +61,11 @@ def functions_of(cell: Cell) -> Iterator[tuple[Function, str, ast.ClassDef | Non
     "(function, its full name, its class) for the exported functions and methods of a cell, not for those inside functions."
     for node in cell.definitions:
         if isinstance(node, ast.ClassDef):
-            yield from ((method, f"{node.name}.{method.name}", node) for method in node.body if isinstance(method, Function))
+            yield from (
+                (method, f"{node.name}.{method.name}", node)
+                for method in node.body
+                if isinstance(method, Function)
+            )
         else:
             yield node, node.name, None
 
@@ -80,7 +84,8 @@ LATER = "==== 31_later\n%% code a\n#| default_exp later\n"
 @law(
     (
         "imports minillm.later, which is chapter 31",
-        "==== 22_early\n%% code a\n#| default_exp early\n%% code b\n#| export\nfrom minillm.later import x\n" + LATER,
+        "==== 22_early\n%% code a\n#| default_exp early\n%% code b\n#| export\nfrom minillm.later import x\n"
+        + LATER,
     ),
     (
         "imports minillm.later, which is chapter 31",
@@ -118,7 +123,11 @@ def forward_only(book: Book) -> Iterator[str]:
                         yield f"{cell} imports from its own module minillm.{home}; the names are already there"
                     elif home not in numbers and home != "assets":
                         yield f"{cell}: no chapter exports minillm.{home}; modules are {', '.join(sorted(map(str, numbers)))}"
-                    elif chapter.module and (number := numbers.get(home) or 0) > chapter.number and (cell.exported or number > 10):
+                    elif (
+                        chapter.module
+                        and (number := numbers.get(home) or 0) > chapter.number
+                        and (cell.exported or number > 10)
+                    ):
                         yield f"{cell} imports minillm.{home}, which is chapter {number}; look back only, or load an example from assets/"
 
 
@@ -128,9 +137,13 @@ def forward_only(book: Book) -> Iterator[str]:
 @law(
     (
         "`f` again",
-        TWELVE + "%% code b\n#| export\ndef f():\n    pass\n==== 22_b\n%% code b\n#| export\ndef f():\n    pass\n",
+        TWELVE
+        + "%% code b\n#| export\ndef f():\n    pass\n==== 22_b\n%% code b\n#| export\ndef f():\n    pass\n",
     ),
-    ("`f` again", "==== 12_a\n%% code a\n#| default_exp a\n%% code b\n#| export\nf = 1\n==== 22_b\n%% code b\nclass f:\n    pass\n"),
+    (
+        "`f` again",
+        "==== 12_a\n%% code a\n#| default_exp a\n%% code b\n#| export\nf = 1\n==== 22_b\n%% code b\nclass f:\n    pass\n",
+    ),
 )
 def one_home_for_each_name(book: Book) -> Iterator[str]:
     "No later chapter defines an exported name again: two definitions drift apart."
@@ -139,7 +152,11 @@ def one_home_for_each_name(book: Book) -> Iterator[str]:
         for cell in chapter.code_cells:
             if cell.directives.get("eval") or "exercise" in cell.directives or "nbgrader" in cell.metadata:
                 continue
-            names = set(chapter.exported_names) & cell.bound if cell.exported else {node.name for node in cell.definitions}
+            names = (
+                set(chapter.exported_names) & cell.bound
+                if cell.exported
+                else {node.name for node in cell.definitions}
+            )
             for name in sorted(n for n in names if not n.startswith("_")):
                 home = homes.get(name)
                 if home and home is not chapter:
@@ -152,7 +169,10 @@ def one_home_for_each_name(book: Book) -> Iterator[str]:
 
 
 @law(
-    ("takes `config: object`", "%% code b\n#| export\nclass Norm:\n    def __init__(self, config: object) -> None:\n        pass\n"),
+    (
+        "takes `config: object`",
+        "%% code b\n#| export\nclass Norm:\n    def __init__(self, config: object) -> None:\n        pass\n",
+    ),
     ("takes `c: ModelConfig`", "%% code b\n#| export\ndef norm(c: ModelConfig) -> None:\n    pass\n"),
 )
 def config_stops_at_the_door(book: Book) -> Iterator[str]:
@@ -181,7 +201,12 @@ def no_drawing_at_module_level(book: Book) -> Iterator[str]:
     for chapter, cell in exporting(book):
         inside = {id(n) for f in ast.walk(cell.tree) if isinstance(f, Function) for n in ast.walk(f)}
         for node, module, _ in imports(cell.tree):
-            if module in {"minillm.figures", "minillm.explorers"} and id(node) not in inside and chapter.number and chapter.number > 3:
+            if (
+                module in {"minillm.figures", "minillm.explorers"}
+                and id(node) not in inside
+                and chapter.number
+                and chapter.number > 3
+            ):
                 yield f"{cell} imports {module} at module level; import it inside the function that draws"
             if (top := module.split(".")[0]) in {"fastcore", "nbdev", "execnb", "pytest", "hypothesis"}:
                 yield f"{cell} is exported and needs {top}, which readers of the library do not install"
@@ -189,8 +214,33 @@ def no_drawing_at_module_level(book: Book) -> Iterator[str]:
 
 # ---- 5. no utils, no exported mutable global; seeds and devices are arguments
 
-IMMUTABLE = {"tuple", "frozenset", "str", "bytes", "int", "float", "bool", "range", "compile", "MappingProxyType", "TypeVar", "ParamSpec"}
-IMMUTABLE |= {"NewType", "namedtuple", "getLogger", "Path", "Struct", "cycler", "dtype", "device", "object", "Fraction", "Decimal"}
+IMMUTABLE = {
+    "tuple",
+    "frozenset",
+    "str",
+    "bytes",
+    "int",
+    "float",
+    "bool",
+    "range",
+    "compile",
+    "MappingProxyType",
+    "TypeVar",
+    "ParamSpec",
+}
+IMMUTABLE |= {
+    "NewType",
+    "namedtuple",
+    "getLogger",
+    "Path",
+    "Struct",
+    "cycler",
+    "dtype",
+    "device",
+    "object",
+    "Fraction",
+    "Decimal",
+}
 GLOBAL_STATE = {
     "torch.manual_seed",
     "random.seed",
@@ -199,7 +249,14 @@ GLOBAL_STATE = {
     "torch.set_default_device",
     "torch.set_default_dtype",
 }
-GLOBAL_STATE |= {"torch.set_num_threads", "np.random.rand", "random.random", "random.shuffle", "random.choice", "random.randrange"}
+GLOBAL_STATE |= {
+    "torch.set_num_threads",
+    "np.random.rand",
+    "random.random",
+    "random.shuffle",
+    "random.choice",
+    "random.randrange",
+}
 
 
 def mutable(value: ast.expr | None) -> bool:
@@ -211,7 +268,10 @@ def mutable(value: ast.expr | None) -> bool:
 
 @law(
     ("`CACHE` is a mutable global", "%% code b\n#| export\nCACHE = {}\n"),
-    ("`seen` is a mutable global", "%% code b\n#| export\nfrom collections import Counter\nseen: Counter = Counter()\n"),
+    (
+        "`seen` is a mutable global",
+        "%% code b\n#| export\nfrom collections import Counter\nseen: Counter = Counter()\n",
+    ),
     ("`rng` is a mutable global", "%% code b\n#| export\nrng = torch.Generator()\n"),
     ("`global count`", "%% code b\n#| export\ndef f():\n    global count\n    count = 1\n"),
     ("torch.manual_seed", "%% code b\n#| export\ndef f():\n    torch.manual_seed(0)\n"),
@@ -269,22 +329,42 @@ def arguments_of(function: Function, owner: ast.ClassDef | None) -> list[ast.arg
     spec = function.args
     ordered = [*spec.posonlyargs, *spec.args]
     static = any(ast.unparse(d) == "staticmethod" for d in function.decorator_list)
-    return [*ordered[1 if owner and not static else 0 :], *filter(None, [spec.vararg]), *spec.kwonlyargs, *filter(None, [spec.kwarg])]
+    return [
+        *ordered[1 if owner and not static else 0 :],
+        *filter(None, [spec.vararg]),
+        *spec.kwonlyargs,
+        *filter(None, [spec.kwarg]),
+    ]
 
 
 @law(
     ("`f` has no docstring", "%% code b\n#| export\ndef f() -> None:\n    pass\n"),
     ("`C` has no docstring", "%% code b\n#| export\nclass C:\n    pass\n"),
-    ("`C.m` has no docstring", '%% code b\n#| export\nclass C:\n    "A class."\n    def m(self) -> None:\n        pass\n'),
+    (
+        "`C.m` has no docstring",
+        '%% code b\n#| export\nclass C:\n    "A class."\n    def m(self) -> None:\n        pass\n',
+    ),
     ("does not say what it returns", '%% code b\n#| export\ndef f():\n    "Nothing."\n'),
-    ("`x` of `f` has no type", '%% code b\n#| export\ndef f(\n    x,  # a number\n) -> None:\n    "Nothing."\n'),
-    ("`x` of `f` is not documented", '%% code b\n#| export\ndef f(\n    x: int,\n) -> None:\n    "Nothing."\n'),
-    ("`x` of `f` shares its line", '%% code b\n#| export\ndef f(\n    x: int, y: int,  # two numbers\n) -> None:\n    "Nothing."\n'),
+    (
+        "`x` of `f` has no type",
+        '%% code b\n#| export\ndef f(\n    x,  # a number\n) -> None:\n    "Nothing."\n',
+    ),
+    (
+        "`x` of `f` is not documented",
+        '%% code b\n#| export\ndef f(\n    x: int,\n) -> None:\n    "Nothing."\n',
+    ),
+    (
+        "`x` of `f` shares its line",
+        '%% code b\n#| export\ndef f(\n    x: int, y: int,  # two numbers\n) -> None:\n    "Nothing."\n',
+    ),
     (
         "`x` of `C.__init__` is not documented",
         '%% code b\n#| export\nclass C:\n    "A class."\n    def __init__(self, x: int) -> None:\n        pass\n',
     ),
-    ("does not mention ValueError", '%% code b\n#| export\ndef f() -> None:\n    "Nothing."\n    raise ValueError("no")\n'),
+    (
+        "does not mention ValueError",
+        '%% code b\n#| export\ndef f() -> None:\n    "Nothing."\n    raise ValueError("no")\n',
+    ),
 )
 def public_names_are_documented(book: Book) -> Iterator[str]:
     "Type hints, one documented argument a line, and a docstring that names the errors."
@@ -309,9 +389,15 @@ def public_names_are_documented(book: Book) -> Iterator[str]:
                     yield f"{cell}: argument `{argument.arg}` of `{name}` shares its line; write one argument a line, each with a comment"
                 elif not re.search(r"#\s*\S", " ".join(lines[argument.lineno - 1 : argument.end_lineno])):
                     yield f"{cell}: argument `{argument.arg}` of `{name}` is not documented; end its line in `# what it is, with units`"
-            raised = {call_name(n.exc) or ast.unparse(n.exc) for n in ast.walk(function) if isinstance(n, ast.Raise) and n.exc}
+            raised = {
+                call_name(n.exc) or ast.unparse(n.exc)
+                for n in ast.walk(function)
+                if isinstance(n, ast.Raise) and n.exc
+            }
             for error in sorted(e for e in raised if re.fullmatch(r"[A-Z]\w*(Error|Exception|Warning)", e)):
-                if error not in doc and not (function.name == "__init__" and error in (ast.get_docstring(owner) or "")):
+                if error not in doc and not (
+                    function.name == "__init__" and error in (ast.get_docstring(owner) or "")
+                ):
                     yield f"{cell}: the docstring of `{name}` does not mention {error}, which it raises; `help()` must stand alone"
 
 
@@ -329,7 +415,10 @@ def no_comparison_without_assert(book: Book) -> Iterator[str]:
     for chapter in book:
         for cell in chapter.code_cells:
             expected = {
-                id(n) for w in ast.walk(cell.tree) if isinstance(w, ast.With) and "raises(" in ast.unparse(w.items[0]) for n in ast.walk(w)
+                id(n)
+                for w in ast.walk(cell.tree)
+                if isinstance(w, ast.With) and "raises(" in ast.unparse(w.items[0])
+                for n in ast.walk(w)
             }
             for node in ast.walk(cell.tree):
                 if isinstance(node, ast.Expr) and id(node) not in expected:
@@ -388,19 +477,30 @@ def cell_ids_are_words(book: Book) -> Iterator[str]:
                 yield f"{cell}: the id is random hex; name the cell for what is in it, such as 'naive-trainer'"
             elif not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", cell.id):
                 yield f"{cell}: an id is words in lower case joined by hyphens, such as 'naive-trainer'"
-            elif re.fullmatch(r"(cell|code|md|markdown|text|untitled)?-?\d*|[a-z]", cell.id) and len(book) and cell.kind == "markdown":
+            elif (
+                re.fullmatch(r"(cell|code|md|markdown|text|untitled)?-?\d*|[a-z]", cell.id)
+                and len(book)
+                and cell.kind == "markdown"
+            ):
                 yield f"{cell}: the id says nothing; name the cell for what is in it"
 
 
 @law(
     ("starts with `# Title`", "%% md title\nHello.\n"),
     ("`> one-sentence claim`", "%% md title\n# Toy\n\n%% code default-exp\n#| default_exp toy\n"),
-    ("the first code cell", "%% md title\n# Toy\n\n> Claim.\n\n%% code other\nx = 1\n\n%% code default-exp\n#| default_exp toy\n"),
+    (
+        "the first code cell",
+        "%% md title\n# Toy\n\n> Claim.\n\n%% code other\nx = 1\n\n%% code default-exp\n#| default_exp toy\n",
+    ),
 )
 def chapters_begin_alike(book: Book) -> Iterator[str]:
     "Title and claim, the generated installation, then the module's name."
     for chapter in book:
-        first = chapter.cells[0].source.splitlines() if chapter.cells and chapter.cells[0].kind == "markdown" else [""]
+        first = (
+            chapter.cells[0].source.splitlines()
+            if chapter.cells and chapter.cells[0].kind == "markdown"
+            else [""]
+        )
         if not first[0].startswith("# "):
             yield f"nbs/{chapter.name}.ipynb: the first cell starts with `# Title`"
         if chapter.module:
@@ -445,12 +545,27 @@ def cells_are_plain_python(book: Book) -> Iterator[str]:
 
 
 @law(
-    ("`f` is not tested by the next code cell", "%% code b\n#| export\ndef f():\n    pass\n\n%% code c\nprint(f())\n"),
-    ("`f` is not tested by the next code cell", "%% code b\n#| export\ndef f():\n    pass\n\n%% code c\n#| hide\nassert f()\n"),
-    ("`f` is not tested by the next code cell", "%% code b\n#| export\ndef f():\n    pass\n\n%% code c\n#| train\nassert f()\n"),
-    ("`f` is not tested by the next code cell", "%% code b\n#| export\ndef f():\n    pass\n\n%% code c\nassert True\n"),
+    (
+        "`f` is not tested by the next code cell",
+        "%% code b\n#| export\ndef f():\n    pass\n\n%% code c\nprint(f())\n",
+    ),
+    (
+        "`f` is not tested by the next code cell",
+        "%% code b\n#| export\ndef f():\n    pass\n\n%% code c\n#| hide\nassert f()\n",
+    ),
+    (
+        "`f` is not tested by the next code cell",
+        "%% code b\n#| export\ndef f():\n    pass\n\n%% code c\n#| train\nassert f()\n",
+    ),
+    (
+        "`f` is not tested by the next code cell",
+        "%% code b\n#| export\ndef f():\n    pass\n\n%% code c\nassert True\n",
+    ),
     ("`f` is not tested by the next code cell", "%% code b\n#| export\ndef f():\n    pass\n"),
-    ("no test cell uses `g`", "%% code b\n#| export\ndef f():\n    pass\n\ndef g():\n    pass\n\n%% code c\nassert f()\n"),
+    (
+        "no test cell uses `g`",
+        "%% code b\n#| export\ndef f():\n    pass\n\ndef g():\n    pass\n\n%% code c\nassert f()\n",
+    ),
 )
 def a_test_follows_every_export(book: Book) -> Iterator[str]:
     "The next code cell tests what was exported, where the reader sees it; each public name is used by a test cell."
@@ -488,7 +603,11 @@ def without_encoding(tree: ast.AST) -> Iterator[tuple[int, str]]:
         name = call_name(node)
         last = name.split(".")[-1]
         if name in {"open", "io.open"} or last in {"read_text", "write_text"}:
-            mode = [a.value for a in [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")] if isinstance(a, ast.Constant)]
+            mode = [
+                a.value
+                for a in [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
+                if isinstance(a, ast.Constant)
+            ]
             binary = last == "open" and any("b" in str(m) for m in mode)
             positional = len(node.args) >= {"open": 4, "read_text": 1, "write_text": 2}[last]
             if not binary and not positional and not any(k.arg in {"encoding", None} for k in node.keywords):
@@ -506,10 +625,14 @@ def test_law(check: Callable[[Book], Iterator[str]]) -> None:
         pytest.fail(f"{check.__doc__}\n" + "\n".join(problems), pytrace=False)
 
 
-@pytest.mark.parametrize(("check", "says", "text"), [pytest.param(*b, id=f"{b[0].__name__}-{k}") for k, b in enumerate(BROKEN)])
+@pytest.mark.parametrize(
+    ("check", "says", "text"), [pytest.param(*b, id=f"{b[0].__name__}-{k}") for k, b in enumerate(BROKEN)]
+)
 def test_law_reports(check: Callable[[Book], Iterator[str]], says: str, text: str) -> None:
     problems = list(check(toy_book(text)))
-    assert any(says in problem for problem in problems), f"the law should have said {says!r}; it said {problems}"
+    assert any(says in problem for problem in problems), (
+        f"the law should have said {says!r}; it said {problems}"
+    )
 
 
 GOOD = """
@@ -596,7 +719,12 @@ def test_notebook_is_clean(path: Path) -> None:
 @pytest.mark.parametrize(
     ("says", "change"),
     [
-        ("has outputs", lambda n: n["cells"][0].update(outputs=[{"output_type": "stream", "name": "stdout", "text": "1"}])),
+        (
+            "has outputs",
+            lambda n: n["cells"][0].update(
+                outputs=[{"output_type": "stream", "name": "stdout", "text": "1"}]
+            ),
+        ),
         ("execution count", lambda n: n["cells"][0].update(execution_count=3)),
         ("metadata collapsed", lambda n: n["cells"][0]["metadata"].update(collapsed=True)),
         ("the notebook's own metadata", lambda n: n["metadata"].update(widgets={})),
@@ -604,8 +732,17 @@ def test_notebook_is_clean(path: Path) -> None:
     ],
 )
 def test_an_unclean_notebook_is_reported(says: str, change: Callable[[dict], None] | None) -> None:
-    cell = {"cell_type": "code", "id": "one", "metadata": {}, "source": ["x = 1"], "outputs": [], "execution_count": None}
-    notebook = json.loads(json.dumps({"cells": [cell], "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}))
+    cell = {
+        "cell_type": "code",
+        "id": "one",
+        "metadata": {},
+        "source": ["x = 1"],
+        "outputs": [],
+        "execution_count": None,
+    }
+    notebook = json.loads(
+        json.dumps({"cells": [cell], "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5})
+    )
     assert not list(unclean("x.ipynb", dumps(notebook)))
     if change:
         change(notebook)
@@ -637,17 +774,41 @@ def test_every_chapter_has_its_place() -> None:
 
 
 def test_a_chapter_without_a_place_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "_toc.yml").write_text("root: book/index\nchapters:\n  - file: nbs/99_gone\n", encoding="utf-8")
+    (tmp_path / "_toc.yml").write_text(
+        "root: book/index\nchapters:\n  - file: nbs/99_gone\n", encoding="utf-8"
+    )
     (tmp_path / "budget.json").write_text('{"chapters": {}}', encoding="utf-8")
     problems = "\n".join(without_a_place(toy_book("%% code a\n#| default_exp toy\n"), tmp_path))
-    for said in ("_toc.yml names nbs/12_toy 0 times", "budget.json has no seconds", "book/api/toy.md is missing", "99_gone is in"):
+    for said in (
+        "_toc.yml names nbs/12_toy 0 times",
+        "budget.json has no seconds",
+        "book/api/toy.md is missing",
+        "99_gone is in",
+    ):
         assert said in problems
 
 
 # ---- files of every kind
 
 INSTALL = "pip" + " install"  # in two parts: this file is searched too
-TEXT = {".py", ".md", ".ipynb", ".yml", ".yaml", ".toml", ".ini", ".txt", ".json", ".js", ".css", ".html", ".svg", ".cfg", ".bib", ""}
+TEXT = {
+    ".py",
+    ".md",
+    ".ipynb",
+    ".yml",
+    ".yaml",
+    ".toml",
+    ".ini",
+    ".txt",
+    ".json",
+    ".js",
+    ".css",
+    ".html",
+    ".svg",
+    ".cfg",
+    ".bib",
+    "",
+}
 IGNORED = {
     ".git",
     ".venv",
@@ -668,7 +829,12 @@ def text_files(root: Path) -> Iterator[tuple[str, str]]:
     "(path, text) of what the project consists of."
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root)
-        if path.is_file() and path.suffix in TEXT and not IGNORED & set(relative.parts) and path.stat().st_size < 3_000_000:
+        if (
+            path.is_file()
+            and path.suffix in TEXT
+            and not IGNORED & set(relative.parts)
+            and path.stat().st_size < 3_000_000
+        ):
             try:
                 yield relative.as_posix(), path.read_text(encoding="utf-8")
             except UnicodeDecodeError:
@@ -720,7 +886,9 @@ def test_files(check: Callable[[Path], Iterator[str]]) -> None:
         (remote_assets, 'import { a } from "https://example.org/x.js"'),
     ],
 )
-def test_files_that_break_a_law_are_reported(check: Callable[[Path], Iterator[str]], text: str, tmp_path: Path) -> None:
+def test_files_that_break_a_law_are_reported(
+    check: Callable[[Path], Iterator[str]], text: str, tmp_path: Path
+) -> None:
     (tmp_path / "nbs").mkdir()
     (tmp_path / "nbs" / "page.md").write_text(text, encoding="utf-8")
     assert len(list(check(tmp_path))) == 1
@@ -729,7 +897,9 @@ def test_files_that_break_a_law_are_reported(check: Callable[[Path], Iterator[st
 def test_good_files_pass(tmp_path: Path) -> None:
     (tmp_path / "book").mkdir()
     good = "[a link](https://example.org) pip install minillm-book, pip install -e . and pip install git+https://example.org/minillm\n"
-    (tmp_path / "book" / "page.md").write_text(good + '<svg xmlns="http://www.w3.org/2000/svg"></svg>', encoding="utf-8")
+    (tmp_path / "book" / "page.md").write_text(
+        good + '<svg xmlns="http://www.w3.org/2000/svg"></svg>', encoding="utf-8"
+    )
     assert not list(wrong_distribution(tmp_path)) and not list(remote_assets(tmp_path))
 
 
@@ -749,7 +919,12 @@ def test_python_files_say_their_encoding(folder: str) -> None:
 def public_names(book: Book) -> dict[str, str]:
     "Public name → module, for what the chapters after the tools (01 to 03) export."
     chapters = [chapter for chapter in book if (chapter.number or 0) > 10]
-    return {name: str(chapter.module) for chapter in chapters for name in chapter.exported_names if not name.startswith("_")}
+    return {
+        name: str(chapter.module)
+        for chapter in chapters
+        for name in chapter.exported_names
+        if not name.startswith("_")
+    }
 
 
 def wrong_table(home: dict[str, str], book: Book) -> Iterator[str]:
@@ -772,7 +947,9 @@ def test_the_lazy_table_is_complete() -> None:
     if problems := list(wrong_table(minillm._HOME, THE_BOOK)):
         modules = {chapter.module for chapter in THE_BOOK}
         table = "".join(
-            f'    "{n}": "{m}",\n' for n, m in sorted(public_names(THE_BOOK).items(), key=lambda e: e[::-1]) if n not in modules
+            f'    "{n}": "{m}",\n'
+            for n, m in sorted(public_names(THE_BOOK).items(), key=lambda e: e[::-1])
+            if n not in modules
         )
         pytest.fail("\n".join(problems) + f"\nThe table should be:\n_HOME = {{\n{table}}}", pytrace=False)
 
@@ -802,16 +979,30 @@ def test_a_wrong_table_is_reported() -> None:
 def loaded_after(code: str) -> set[str]:
     "The top-level modules in memory after running code in a fresh interpreter."
     command = f"import sys; {code}; print(' '.join({{name.split('.')[0] for name in sys.modules}}))"
-    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, encoding="utf-8", cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, encoding="utf-8", cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
 
-HEAVY = {"torch", "numpy", "matplotlib", "regex", "IPython", "tokenizers", "transformers", "safetensors", "tqdm"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "matplotlib",
+    "regex",
+    "IPython",
+    "tokenizers",
+    "transformers",
+    "safetensors",
+    "tqdm",
+}
 
 
 def test_import_minillm_is_light() -> None:
-    assert not (found := HEAVY & loaded_after("import minillm")), f"`import minillm` loads {found}; import them where they are used"
+    assert not (found := HEAVY & loaded_after("import minillm")), (
+        f"`import minillm` loads {found}; import them where they are used"
+    )
 
 
 def test_a_heavy_import_would_be_seen() -> None:
@@ -820,8 +1011,23 @@ def test_a_heavy_import_would_be_seen() -> None:
 
 def test_the_library_needs_no_development_tool() -> None:
     "Every module but the drawing ones loads without matplotlib, notebooks' machinery or an oracle."
-    modules = [chapter.module for chapter in THE_BOOK if chapter.module and chapter.module not in {"figures", "explorers"}]
-    tools = {"matplotlib", "nbdev", "fastcore", "execnb", "tokenizers", "tiktoken", "transformers", "bertviz", "bitsandbytes", "pytest"}
+    modules = [
+        chapter.module
+        for chapter in THE_BOOK
+        if chapter.module and chapter.module not in {"figures", "explorers"}
+    ]
+    tools = {
+        "matplotlib",
+        "nbdev",
+        "fastcore",
+        "execnb",
+        "tokenizers",
+        "tiktoken",
+        "transformers",
+        "bertviz",
+        "bitsandbytes",
+        "pytest",
+    }
     code = "import " + ", ".join(f"minillm.{module}" for module in modules)
     assert not (found := tools & loaded_after(code)), (
         f"importing the library loads {found}; import them inside the function that needs them"

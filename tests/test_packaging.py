@@ -21,7 +21,9 @@ LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PINS = {
     canonicalize_name(match[1]): match[2]
-    for match in re.finditer(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)
+    for match in re.finditer(
+        r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M
+    )
 }
 
 
@@ -32,7 +34,11 @@ def unpinned(wanted: list[str], pins: dict[str, str]) -> list[str]:
         one = todo.pop()
         name = canonicalize_name(one.name)
         for extra in one.extras or {""}:
-            if (name, extra) in seen or name.startswith(("nvidia-", "cuda-", "triton")) or name == "minillm-book":
+            if (
+                (name, extra) in seen
+                or name.startswith(("nvidia-", "cuda-", "triton"))
+                or name == "minillm-book"
+            ):
                 continue  # a GPU build of PyTorch brings its own
             seen.add((name, extra))
             if name not in pins and name not in missing:
@@ -41,14 +47,20 @@ def unpinned(wanted: list[str], pins: dict[str, str]) -> list[str]:
                 needs = [Requirement(line) for line in requires(name) or []]
             except PackageNotFoundError:
                 needs = []  # not on this system
-            todo += [need for need in needs if not need.marker or need.marker.evaluate({**LINUX, "extra": extra})]
+            todo += [
+                need for need in needs if not need.marker or need.marker.evaluate({**LINUX, "extra": extra})
+            ]
     return sorted(missing)
 
 
 def all_requirements() -> list[str]:
     "The library's dependencies and every extra's."
     groups = PROJECT["project"]["optional-dependencies"].values()
-    return [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"], *(line for group in groups for line in group)]
+    return [
+        *PROJECT["project"]["dependencies"],
+        *PROJECT["build-system"]["requires"],
+        *(line for group in groups for line in group),
+    ]
 
 
 def test_every_dependency_is_pinned() -> None:
@@ -64,14 +76,20 @@ def test_a_missing_pin_is_seen() -> None:
 def test_the_pins_lie_within_the_ranges() -> None:
     for line in all_requirements():
         one = Requirement(line)
-        if (pin := PINS.get(canonicalize_name(one.name))) and not one.specifier.contains(pin, prereleases=True):
-            pytest.fail(f"constraints.txt pins {one.name}=={pin}, and pyproject.toml asks for {one.specifier}")
+        if (pin := PINS.get(canonicalize_name(one.name))) and not one.specifier.contains(
+            pin, prereleases=True
+        ):
+            pytest.fail(
+                f"constraints.txt pins {one.name}=={pin}, and pyproject.toml asks for {one.specifier}"
+            )
 
 
 def test_the_library_itself_needs_little() -> None:
     "A reader who only imports minillm installs none of the tools; the names are checked so that the list grows on purpose."
     names = {canonicalize_name(Requirement(line).name) for line in PROJECT["project"]["dependencies"]}
-    assert names <= {"torch", "numpy", "regex", "safetensors", "tqdm"}, f"new dependencies of the library: {names}"
+    assert names <= {"torch", "numpy", "regex", "safetensors", "tqdm"}, (
+        f"new dependencies of the library: {names}"
+    )
 
 
 def test_one_version_everywhere() -> None:
@@ -79,8 +97,12 @@ def test_one_version_everywhere() -> None:
     settings.read(ROOT / "settings.ini", encoding="utf-8")
     citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
     assert citation and settings["DEFAULT"]["version"] == minillm.__version__ == citation[1]
-    assert PROJECT["project"]["dynamic"] == ["version"], "pyproject.toml takes the version from minillm/__init__.py"
-    assert settings["DEFAULT"]["lib_name"] == PROJECT["project"]["name"] == "minillm-book", "`minillm` on PyPI belongs to somebody else"
+    assert PROJECT["project"]["dynamic"] == ["version"], (
+        "pyproject.toml takes the version from minillm/__init__.py"
+    )
+    assert settings["DEFAULT"]["lib_name"] == PROJECT["project"]["name"] == "minillm-book", (
+        "`minillm` on PyPI belongs to somebody else"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +113,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-TEXT"):
         shutil.copy(ROOT / name, folder)
     command = "from setuptools.build_meta import build_wheel; print(build_wheel('dist'))"
-    done = subprocess.run([sys.executable, "-c", command], cwd=folder, capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", command], cwd=folder, capture_output=True, text=True, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (folder / "dist").glob("*.whl")
     return zipfile.ZipFile(path)
@@ -100,9 +124,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_the_wheel_holds_what_the_library_opens(wheel: zipfile.ZipFile) -> None:
     inside = set(wheel.namelist())
     files = {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "minillm").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "minillm").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
     }
-    assert not (missing := files - inside), f"the wheel lacks {sorted(missing)}; see [tool.setuptools.package-data]"
+    assert not (missing := files - inside), (
+        f"the wheel lacks {sorted(missing)}; see [tool.setuptools.package-data]"
+    )
     strangers = {name for name in inside - files if ".dist-info/" not in name}
     assert not strangers, f"the wheel holds {sorted(strangers)}"
 
@@ -119,5 +147,11 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
 
 def test_the_licences_are_whole() -> None:
     code, text = ((ROOT / name).read_text(encoding="utf-8") for name in ("LICENSE", "LICENSE-TEXT"))
-    assert code.lstrip().startswith("Apache License\n                           Version 2.0") and "END OF TERMS AND CONDITIONS" in code
-    assert "Creative Commons Attribution 4.0 International Public License" in text and "Section 8 -- Interpretation." in text
+    assert (
+        code.lstrip().startswith("Apache License\n                           Version 2.0")
+        and "END OF TERMS AND CONDITIONS" in code
+    )
+    assert (
+        "Creative Commons Attribution 4.0 International Public License" in text
+        and "Section 8 -- Interpretation." in text
+    )

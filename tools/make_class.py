@@ -96,7 +96,14 @@ def source_notebook(path: Path) -> NotebookNode | None:
 
 def student_notebook(source: NotebookNode) -> NotebookNode:
     "The release: nbgrader's own steps, without its gradebook."
-    from nbgrader.preprocessors import CheckCellMetadata, ClearHiddenTests, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
+    from nbgrader.preprocessors import (
+        CheckCellMetadata,
+        ClearHiddenTests,
+        ClearOutput,
+        ClearSolutions,
+        ComputeChecksums,
+        LockCells,
+    )
 
     notebook, resources = copy.deepcopy(source), {}
     clear = ClearSolutions(code_stub={"python": BLANK})

@@ -31,7 +31,7 @@ def arguments(function: ast.FunctionDef, comments: dict[int, str]) -> list[tuple
     defaults = [None] * (len(positional) - len(a.defaults)) + list(a.defaults)
     rows = list(zip(positional, defaults)) + ([(a.vararg, None)] if a.vararg else []) + list(zip(a.kwonlyargs, a.kw_defaults))
     rows += [(a.kwarg, None)] if a.kwarg else []
-    show = lambda node: ast.unparse(node) if node is not None else ""  # noqa: E731
+    show = lambda node: ast.unparse(node) if node is not None else ""
     return [
         (arg.arg, show(arg.annotation), show(default), comments.get(arg.end_lineno or arg.lineno, ""))
         for arg, default in rows

@@ -116,7 +116,7 @@ class Convention:
     def __init__(self, root: Path) -> None:
         self.root = root
         book = root / "book"
-        read = lambda path: path.read_text(encoding="utf-8") if path.exists() else ""  # noqa: E731
+        read = lambda path: path.read_text(encoding="utf-8") if path.exists() else ""
         self.terms = glossary_terms(read(book / "glossary.md"))
         self.sources = bibliography_keys(read(book / "references.bib"))
 

@@ -144,7 +144,7 @@ def notebook_page(state: State, docname: str, text: str, warn) -> str:
 
 def read_source(app, docname: str, source: list[str]) -> None:
     state: State = app.minillm
-    warn = lambda message: logger.warning(message, location=docname)  # noqa: E731
+    warn = lambda message: logger.warning(message, location=docname)
     if is_chapter(docname):
         source[0] = notebook_page(state, docname, source[0], warn)
         keys = getattr(app.env, "minillm_keys", {})

@@ -32,12 +32,13 @@ hints = [
 def checks(longest_word):
     got = longest_word("two red owls sing here")
     if got == "here":
-        mistake("three words have four letters and you took the last of them; the rule is: of several longest words, the first")
+        mistake("three words are equally long and you took the last of them; the rule is: the first")
     if got == "two":
-        mistake("you took the word that comes last in the alphabet; the longest is the one with the most letters: max(…, key=len)")
+        mistake("you took the last word of the alphabet; the longest has the most letters: max(…, key=len)")
     expect(got == "owls", f"of 'two red owls sing here' the answer is 'owls'; yours is {got!r}")
-    got = longest_word("a\tbright\nday")
-    expect(got == "bright", f"white space is also tabs and line ends: of 'a\\tbright\\nday' the answer is 'bright'; yours is {got!r}")
+    text = "a\tbright\nday"
+    got = longest_word(text)
+    expect(got == "bright", f"tabs and line ends separate too: of {text!r} the answer is 'bright'; yours is {got!r}")
     with raises(ValueError, show=False):
         longest_word(" \n")
 
@@ -54,4 +55,8 @@ def wrong_spaces(text):
     return max(text.split(" "), key=len)
 
 
-planted = {wrong_last: "took the last of them", wrong_alphabet: "last in the alphabet", wrong_spaces: "tabs and line ends"}
+planted = {
+    wrong_last: "took the last of them",
+    wrong_alphabet: "last word of the alphabet",
+    wrong_spaces: "tabs and line ends separate too",
+}
