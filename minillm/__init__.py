@@ -10,7 +10,22 @@ from typing import Any
 
 # public name → the module that defines it; a test compares this table with the modules
 _HOME = {
+    "load_corpus": "corpus",
+    "sample_sentences": "corpus",
+    "GPT2_PATTERN": "bpe",
+    "GPT4_PATTERN": "bpe",
+    "explore_merges": "bpe",
+    "merge_chunk": "bpe",
+    "split_text": "bpe",
+    "train_bpe": "bpe",
     "Tokenizer": "tokenizer",
+    "explore_tokens": "tokenizer",
+    "causal_mask": "attention",
+    "document_mask": "attention",
+    "explore_attention": "attention",
+    "flash_attention": "attention",
+    "padding_mask": "attention",
+    "scaled_dot_product_attention": "attention",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]
@@ -21,7 +36,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = globals()[name] = getattr(import_module(f"minillm.{_HOME[name]}"), name)
         return value
-    raise AttributeError(f"minillm has no name {name!r}; its modules are listed by `minillm info`, its top-level names by `dir(minillm)`")
+    raise AttributeError(f"minillm has no name {name!r}; `dir(minillm)` lists the names, `minillm info` the modules")
 
 
 def __dir__() -> list[str]:

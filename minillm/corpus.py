@@ -19,21 +19,20 @@ from pathlib import Path
 def find_bad_byte(
     path: Path,  # a file
 ) -> tuple[int, int, int] | None:
-    "Offset, line and value of the first byte that is zero or not UTF-8; None when there is none. Reads 64 KiB at a time."
+    "Offset, line and value of the first byte that is zero or not UTF-8; None if all is well. 64 KiB at a time."
     decoder, offset, line = getincrementaldecoder("utf-8")(), 0, 1
     with path.open("rb") as file:
         while True:
             block = file.read(65536)
             held = len(decoder.getstate()[0])  # bytes of a character that the last block cut in two
-            zero = block.find(0)
-            bad = [zero] if zero >= 0 else []
+            at = block.find(0) if 0 in block else len(block)
             try:
                 decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
-                bad.append(error.start - held)
-            if bad:
-                file.seek(offset + min(bad))
-                return offset + min(bad), line + block[: max(min(bad), 0)].count(b"\n"), file.read(1)[0]
+                at = min(at, error.start - held)
+            if at < len(block):
+                file.seek(offset + at)
+                return offset + at, line + block[: max(at, 0)].count(b"\n"), file.read(1)[0]
             if not block:
                 return None
             offset, line = offset + len(block), line + block.count(b"\n")
@@ -53,17 +52,18 @@ def describe_bad_bytes(
     if start in (b"\xff\xfe", b"\xfe\xff"):
         kind, encoding = "is not UTF-8; the file starts like UTF-16", "utf-16"
     elif value == 0:
-        return f"{where} is zero, which text never has. Is it an archive, a picture or a database? Give a plain text file in UTF-8."
+        return f"{where} is zero, which text never has. Is it an archive or a picture? Give a UTF-8 text file."
     else:
         kind, encoding = "is not UTF-8; older files are often Windows-1252 or Latin-1", "cp1252"
-    return f"{where} {kind}. Convert it once and look at the result: text = Path({str(path)!r}).read_text(encoding={encoding!r})"
+    command = f"Path({str(path)!r}).read_text(encoding={encoding!r})"
+    return f"{where} {kind}. Convert it once and look at the result: {command}"
 
 # %% ../nbs/11_corpus.ipynb #read-lines
 def read_lines(
     path: Path,  # a UTF-8 file
     limit: int,  # characters; a longer line comes in pieces of this length
 ) -> Iterator[str]:
-    "The lines of a file, each with its line end. Raises ValueError with the place of a bad byte, OSError for a file that cannot be opened."
+    "The lines of a file, with their ends. ValueError names the place of a bad byte; OSError: it cannot be opened."
     try:
         with path.open(encoding="utf-8-sig") as file:
             while line := file.readline(limit):
@@ -73,7 +73,7 @@ def read_lines(
     except UnicodeDecodeError:
         raise ValueError(describe_bad_bytes(path)) from None
     except OSError as error:
-        message = f"cannot read {path}: {error.strerror}. Check with `ls -l` that it is a file and that you may read it"
+        message = f"cannot read {path}: {error.strerror}. Is it a file, and may you read it (`ls -l`)?"
         raise type(error)(message) from error
 
 # %% ../nbs/11_corpus.ipynb #split-documents
@@ -84,8 +84,9 @@ def split_documents(
     lines: Iterable[str],  # each with its line end, if it has one
     max_chars: int,  # a longer document comes in pieces of about this many characters
 ) -> Iterator[str]:
-    "Group lines into documents, which end at a line that is SEPARATOR alone. The line end before it is not part of the document."
-    held, size, fresh = [], 0, True
+    "Group lines into documents, which end before a line that is SEPARATOR alone, without their last line end."
+    held: list[str] = []
+    size, fresh = 0, True
     for line in lines:
         if fresh and line.rstrip("\n") == SEPARATOR:
             yield "".join(held).removesuffix("\n")
@@ -106,18 +107,20 @@ CORPORA = ("sample",)
 def text_files(
     path: Path,  # a file of any name, or a folder with .txt files at any depth
 ) -> list[Path]:
-    "The files to read, in the order of their names. FileNotFoundError suggests near names, ValueError says that a folder has no text."
+    "The files to read, by name. FileNotFoundError suggests near names; ValueError: the folder has no text."
     if path.is_dir():
-        found = sorted((p for p in path.rglob("*") if p.suffix.lower() == ".txt" and p.is_file()), key=Path.as_posix)
+        inside = (p for p in path.rglob("*") if p.suffix.lower() == ".txt" and p.is_file())
+        found = sorted(inside, key=Path.as_posix)
         if not found:
-            raise ValueError(f"the folder {path} holds no .txt file. Name one file, or rename the files so that they end in .txt")
+            raise ValueError(f"the folder {path} holds no .txt file. Name a file, or let names end in .txt")
         return found
     if path.exists():
         return [path]
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, [*CORPORA, *beside], n=3)
-    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"The corpora that come with minillm: {', '.join(CORPORA)}."
-    raise FileNotFoundError(f"there is no file, folder or corpus {str(path)!r}, seen from {Path.cwd()}. {hint}")
+    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"With minillm come: {', '.join(CORPORA)}."
+    seen_from = "" if path.is_absolute() or path.parent == Path() else f", seen from {Path.cwd()}"
+    raise FileNotFoundError(f"there is no file, folder or corpus {str(path)!r}{seen_from}. {hint}")
 
 
 def iter_documents(
@@ -125,17 +128,17 @@ def iter_documents(
     *,
     max_chars: int = 1_000_000,  # a longer document comes in pieces of about this many characters
 ) -> Iterator[str]:
-    "The documents of a file or folder one by one, in bounded memory; blank ones are left out. ValueError for a file that is not UTF-8."
+    "The documents of a file or folder one by one, in bounded memory, without blank ones. ValueError: not UTF-8."
     if max_chars <= len(SEPARATOR):
         raise ValueError(f"max_chars={max_chars} is too small to hold a separator line; try 1_000_000")
-    found = text_files(Path(path))
-    return (text for file in found for text in split_documents(read_lines(file, max_chars), max_chars) if text.strip())
+    each_file = (read_lines(file, max_chars) for file in text_files(Path(path)))
+    return (text for lines in each_file for text in split_documents(lines, max_chars) if text.strip())
 
 # %% ../nbs/11_corpus.ipynb #load-corpus
 def load_corpus(
-    name: str | Path = "sample",  # "sample", a UTF-8 file, or a folder with .txt files; write "./sample" for a folder of that name
+    name: str | Path = "sample",  # "sample", a UTF-8 file or a folder of .txt files ("./sample": your own)
 ) -> list[str]:
-    "All documents, whole, as a list. ValueError for a file without text or not in UTF-8, FileNotFoundError for an unknown name."
+    "All documents, whole, as a list. ValueError: no text, or not UTF-8; FileNotFoundError: unknown name."
     if not str(name).strip():
         raise ValueError('the name is empty; try load_corpus("sample") or the path of a text file')
     path = Path(str(files("minillm"))) / "assets" / "corpus" / "sample.txt" if name == "sample" else Path(name)
@@ -146,6 +149,6 @@ def load_corpus(
 
 
 def sample_sentences() -> dict[str, str]:
-    "The same two short sentences in 21 languages, by the English name of the language. They are not part of the sample."
+    "The same two short sentences in 21 languages, by the language's English name; not part of the sample."
     path = Path(str(files("minillm"))) / "assets" / "corpus" / "sentences.json"
     return json.loads(path.read_text(encoding="utf-8"))

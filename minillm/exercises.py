@@ -191,7 +191,7 @@ def time_limit(
 # %% ../nbs/03_exercises.ipynb #exercise
 @dataclass(frozen=True)
 class Exercise:
-    "One exercise as `make export` wrote it: how it is called, what it asks for, and the cell with its checks."
+    "One exercise as `make export` wrote it: what it is called, what it asks for, and its checks."
 
     label: str  # 12-c
     title: str  # The tie rule
@@ -299,7 +299,7 @@ def _own_line(
     error: BaseException,  # caught while the checks ran
     exercise: Exercise,  # whose checks they were
 ) -> str:
-    "The reader's own innermost line in the traceback of `error`, as `line 3, best = max(counts)`, or the empty string."
+    "The reader's own innermost line in the traceback, as `line 3, best = max(counts)`, or nothing."
     frames = traceback.extract_tb(error.__traceback__)
     ours = [Watched.__call__.__code__.co_filename, inspect.unwrap(time_limit).__code__.co_filename]
     border = [i for i, frame in enumerate(frames) if frame.name == "__call__" and frame.filename == ours[0]]
@@ -372,7 +372,7 @@ def judge(
 
 # %% ../nbs/03_exercises.ipynb #check
 class NotYet(AssertionError):
-    "Raised by `check(…, strict=True)` for a wrong answer. In a notebook it shows as its sentence, without a traceback."
+    "What `check(…, strict=True)` raises for a wrong answer. A notebook shows its sentence, no traceback."
 
     def _render_traceback_(self) -> list[str]:
         "What IPython prints instead of the traceback."
@@ -413,7 +413,7 @@ def _turns(label: str) -> Iterator[int]:
 def hint(
     label: str,  # which exercise: the chapter's number, a dash, a letter
 ) -> None:
-    "Print the next hint of an exercise and how many are left. Each call goes one further; after the last it stays there."
+    "Print the next hint and how many are left. Each call goes one further; after the last it stays there."
     hints = find_exercise(label).namespace().get("hints", [])
     if not hints:
         print(f"{label} has no hints; check tells you what your answer does.")

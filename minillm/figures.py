@@ -64,6 +64,8 @@ def to_svg(
     "The figure as inline SVG text in the page's own colours. Raises ValueError without a description."
     if not alt.strip():
         raise ValueError("alt is empty; say what the figure shows, such as alt='Loss falls from 5 to 2.'")
+    for legend in [*fig.legends, *filter(None, (ax.get_legend() for ax in fig.axes))]:
+        legend.set_frame_on(False)  # its default is a white box
     out = StringIO()
     with matplotlib.rc_context(_style()):
         fig.savefig(out, format="svg", transparent=True, metadata={"Date": None})
@@ -79,7 +81,11 @@ def to_svg(
 class Shown:
     "A piece of HTML that a notebook displays; its text form is the description."
 
-    def __init__(self, markup: str, description: str) -> None:
+    def __init__(
+        self,
+        markup: str,  # trusted HTML
+        description: str,  # the same in words
+    ) -> None:
         self.markup, self.description = markup, description
 
     def _repr_html_(self) -> str:
@@ -95,7 +101,7 @@ def figure_html(
     label: str | None = None,  # for references, such as "fig-merges"
     kind: str = "",  # a further CSS class
 ) -> str:
-    "The house's figure element: body, then caption; the book fills in the number."
+    "The house's figure element: body, then caption. Raises ValueError for a caption or label that will not do."
     if not caption.strip():
         raise ValueError("caption is empty; write one sentence that says what to see in the figure")
     if label is not None and not re.fullmatch(r"fig-[a-z0-9-]+", label):
@@ -113,7 +119,7 @@ def show(
     caption: str,  # one sentence below the figure
     label: str | None = None,  # for references, such as "fig-merges"
 ) -> None:
-    "Display a figure in the page's own colours, with its caption."
+    "Display a figure in the page's own colours, with its caption. Raises ValueError if a text is empty."
     from IPython.display import display
 
     display(Shown(figure_html(to_svg(fig, alt), caption, label), f"{caption} [{alt}]"))
@@ -129,14 +135,12 @@ def heatmap(
     limits: tuple[float, float] | None = None,  # drawn as empty and as full; None: smallest and largest
 ) -> None:
     "Draw a matrix as cells of one hue, from empty to full. Raises ValueError unless it is a finite matrix."
-    matrix = np.asarray(values, dtype=float)
+    matrix = np.asarray(values, dtype=float)  # (rows, columns)
     if matrix.ndim != 2 or not np.isfinite(matrix).all():
         raise ValueError(f"values of shape {matrix.shape} are no finite matrix; give (rows, columns) of numbers")
     low, high = limits or (matrix.min(), matrix.max())
     share = np.clip((matrix - low) / ((high - low) or 1), 0, 1)
-    shades = np.zeros((*matrix.shape, 4))
-    shades[...] = (*matplotlib.colors.to_rgb(colors()[0]), 1)
-    shades[..., 3] = share
+    shades = np.dstack([np.full_like(share, c) for c in matplotlib.colors.to_rgb(colors()[0])] + [share])
     ax.imshow(shades, aspect="auto", interpolation="nearest")
     ax.grid(False)
     for k, labels in enumerate((columns, rows)):
@@ -179,7 +183,7 @@ def token_strip(
     ids: Sequence[int] | None = None,  # written small below each piece
     label: str | None = None,  # for references, such as "fig-pieces"
 ) -> None:
-    "Display text cut into tokens as a numbered figure."
+    "Display text cut into tokens as a numbered figure. Raises ValueError as `show` and `token_html` do."
     from IPython.display import display
 
     if not alt.strip():

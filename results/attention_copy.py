@@ -1,18 +1,17 @@
-"""A two-layer transformer on torch's own layers learns to copy; which earlier letters does it look at?
+"""A two-layer transformer on torch's own layers learns to copy; at which earlier letters does it look?
 
-A text repeats a unit of 6 to 12 distinct letters, `qbdhca qbdhca qb…` without the spaces. After the first copy every next letter is determined: look up the last
-letter where it stood before, and take what followed it. So the right pattern of attention is known. `python results/attention_copy.py` trains one seed, prints what
-it found and writes `minillm/assets/attention_example.safetensors`, the example that chapter 22 draws.
+A text repeats a unit of 6 to 12 distinct letters: algorithmalgorithmalg… After the first copy every next letter is
+determined: look up the last letter where it stood before, and take what followed it there. So the right pattern of
+attention is known. `make results` makes the record; `python results/attention_copy.py` then writes, from seed 0, the
+example that chapter 22 draws: minillm/assets/attention_example.safetensors.
 """
 
 import json
-import sys
-import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 LETTERS, LENGTH, WIDTH, HEADS, LAYERS = 20, 24, 64, 4, 2  # V, T, D, N, L
@@ -33,8 +32,8 @@ class CopyModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.letters, self.places = nn.Embedding(LETTERS, WIDTH), nn.Embedding(LENGTH, WIDTH)
-        options = {"dropout": 0.0, "batch_first": True, "norm_first": True}
-        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(WIDTH, HEADS, 2 * WIDTH, **options) for _ in range(LAYERS))
+        options = {"dim_feedforward": 2 * WIDTH, "dropout": 0.0, "batch_first": True, "norm_first": True}
+        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(WIDTH, HEADS, **options) for _ in range(LAYERS))
         self.head = nn.Linear(WIDTH, LETTERS)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -79,26 +78,28 @@ def run(seed: int) -> dict:
         found = (weights * same[:, None]).sum(-1).transpose(0, 1)[:, known]
         right.append([round(x, 4) for x in found.mean(-1).tolist()])
     accuracy = (logits.argmax(-1) == ids[:, 1:])[known].float().mean().item()
-    return {"accuracy": round(accuracy, 4), "curve": [round(x, 4) for x in curve], "before": before, "right": right}
+    curve = [round(x, 4) for x in curve]
+    return {"accuracy": round(accuracy, 4), "curve": curve, "before": before, "right": right}
 
 
 FUNCTIONS = [texts, CopyModel, train, run]  # what the record's hash covers
 
 
-def save_example(path: Path, word: str = "algorithm", seed: int = 0) -> None:
-    "Queries, keys and values (L,N,T,H) of the trained model reading a repeated word, with its letters and their next-letter guesses."
-    model, curve, _ = train(seed)
+def save_example(path: Path, record: dict, word: str = "algorithm", seed: int = 0) -> None:
+    "Queries, keys and values (L,N,T,H) of the trained model reading a repeated word, and what it guessed."
+    model, _, _ = train(seed)
     letters = (word * LENGTH)[:LENGTH]
     with torch.no_grad():
         logits, seen = model(torch.tensor([[ord(c) - ord("a") for c in letters]]))
     guesses = "".join(chr(ord("a") + i) for i in logits[0].argmax(-1).tolist())
-    tensors = {name: torch.stack([layer[i][0] for layer in seen]).contiguous() for i, name in enumerate(("q", "k", "v"))}
-    about = {"letters": letters, "unit": len(word), "guesses": guesses, "seed": seed, "steps": STEPS, "every": EVERY, "curve": curve}
-    save_file(tensors, path, metadata={"example": json.dumps(about)})
+    tensors = {"qkv"[i]: torch.stack([layer[i][0] for layer in seen]).contiguous() for i in range(3)}
+    about = {"letters": letters, "unit": len(word), "guesses": guesses, "seed": seed, "every": EVERY}
+    about["curves"] = [of_seed["curve"] for of_seed in record["seeds"].values()]
+    path.write_bytes(save(tensors, metadata={"example": json.dumps(about)}))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    started = time.process_time()
-    print(run(0), f"{time.process_time() - started:.1f} CPU seconds", file=sys.stderr)
-    save_example(Path(__file__).parents[1] / "minillm" / "assets" / "attention_example.safetensors")
+    here = Path(__file__).parent
+    measured = json.loads((here / "attention_copy.json").read_text(encoding="utf-8"))
+    save_example(here.parent / "minillm" / "assets" / "attention_example.safetensors", measured)

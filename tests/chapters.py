@@ -73,6 +73,17 @@ def names_read(tree: ast.AST) -> set[str]:
     }
 
 
+def names_defined(node: ast.stmt) -> set[str]:
+    "What a top-level statement of an export cell adds to its module; imports, also those under `if` and `try`, do not count."
+    imported = {
+        a.asname or a.name.split(".")[0]
+        for n in ast.walk(node)
+        if isinstance(n, ast.Import | ast.ImportFrom)
+        for a in n.names
+    }
+    return names_bound(node) - (set() if isinstance(node, Definition) else imported)
+
+
 def root_name(node: ast.AST) -> str | None:
     "`x` for `x`, `x.y[0].z` and `x.f(1).g`."
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
@@ -175,9 +186,7 @@ class Cell:
         before, own, later = set(), set(), set()
         for node in self.tree.body:
             (later if isinstance(node, Definition) else before).update(names_read(node) - own)
-            if isinstance(
-                node, Definition | ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom | ast.With
-            ):
+            if isinstance(node, Definition | ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom | ast.With):
                 own |= names_bound(node)
         return before, own, later
 
@@ -234,39 +243,34 @@ class Chapter:
         for cell in self.code_cells:
             if cell.exported:
                 for node in cell.tree.body:
-                    if not isinstance(node, ast.Import | ast.ImportFrom):
-                        found |= dict.fromkeys(names_bound(node), cell)
+                    found |= dict.fromkeys(names_defined(node), cell)
         return found
 
     def to_import(self, cell: Cell) -> str:
         "What stands in for an export cell: its own imports, and its names from the module."
-        kept = [ast.unparse(node) for node in cell.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        names = set().union(
-            *(
-                names_bound(node)
-                for node in cell.tree.body
-                if not isinstance(node, ast.Import | ast.ImportFrom)
-            )
-        )
+        kept = [ast.unparse(node) for node in cell.tree.body if names_bound(node) and not names_defined(node)]
+        names = set().union(*map(names_defined, cell.tree.body))
         if names:
             kept.append(f"from {self.package}.{self.module} import {', '.join(sorted(names))}")
         return "\n".join(kept)
 
     @cached_property
     def kept(self) -> list[Cell]:
-        """The cells that `make test` runs: tests, and what tests need.
+        "The cells that `make test` runs: exports, tests, and what tests need."
+        return self.cells_for([cell for cell in self.code_cells if cell.is_test])
 
-        Read from the end: a cell stays when it tests something, exports, binds a name that a kept later cell reads, or may change the
-        object behind it. What functions look up when they are called may be bound before or after them, hence the repetition.
+    def cells_for(self, tests: list[Cell]) -> list[Cell]:
+        """What must run for these tests: the exports, the tests, and the cells that they need.
+
+        Read from the end: a cell stays when it binds a name that a kept later cell reads, or may change the object behind it. What functions
+        look up when they are called may be bound before or after them, hence the repetition.
         """
         looked_up: set[str] = set()
         while True:
             kept: list[Cell] = []
             needed = set(looked_up)
             for cell in reversed(self.code_cells):
-                if cell.runs and (
-                    cell.is_test or cell.exported or cell.bound & needed or cell.changed & needed
-                ):
+                if cell.runs and (cell in tests or cell.exported or cell.bound & needed or cell.changed & needed):
                     kept.append(cell)
                     before, own, later = cell.flow
                     needed = (needed - own) | looked_up | (set() if cell.exported else before | later)
@@ -302,12 +306,8 @@ def explain(cell: Cell, error: BaseException, namespace: dict[str, Any]) -> str:
     parts = [f"{cell}, line {line}: {type(error).__name__}: {error}"]
     parts += [f"  {n:3} {'>' if n == line else ' '} {text}" for n, text in enumerate(lines, 1)]
     if isinstance(error, AssertionError) and 0 < line <= len(lines):
-        statement = next(
-            (n for n in ast.walk(cell.tree) if isinstance(n, ast.stmt) and n.lineno == line), None
-        )
-        for name in (
-            sorted({n.id for n in ast.walk(statement) if isinstance(n, ast.Name)}) if statement else ()
-        ):
+        statement = next((n for n in ast.walk(cell.tree) if isinstance(n, ast.stmt) and n.lineno == line), None)
+        for name in sorted({n.id for n in ast.walk(statement) if isinstance(n, ast.Name)}) if statement else ():
             value = local.get(name, namespace.get(name))
             if not callable(value) and not isinstance(value, types.ModuleType) and name not in dir(builtins):
                 parts.append(f"      {name} = {reprlib.repr(value)}")
@@ -410,7 +410,7 @@ def chapter_function(chapter: str, name: str, cell: str | None = None) -> Any:
     scope = types.ModuleType(f"chapter_{chapter}_{name}")
     sys.modules[scope.__name__] = scope
     for home, node in needed_statements(book, name, cell):
-        if home.exported and not isinstance(node, ast.Import | ast.ImportFrom):
+        if home.exported and names_defined(node):
             module = importlib.import_module(f"{book.package}.{book.module}")
             scope.__dict__.update({bound: getattr(module, bound) for bound in names_bound(node)})
         else:

@@ -2,17 +2,18 @@
 
 import json
 import os
+import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("MPLBACKEND", "Agg")  # figures are drawn into memory
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # before torch is imported: times compare, and results do not depend on the core count
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: times compare on any number of cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
@@ -45,7 +46,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.option.keyword
         or config.option.markexpr
         or config.option.collectonly
-        or config.args != config.getini("testpaths")
+        or config.args_source != pytest.Config.ArgsSource.TESTPATHS
     )
     if some or hasattr(config, "workerinput"):
         return
@@ -59,12 +60,25 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     target.write_text(json.dumps(cost) + "\n", encoding="utf-8")
 
 
-@pytest.fixture
+LOCAL = {"localhost", "127.0.0.1", "::1", "", None}
+
+
+@pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    "Any attempt to reach another machine is an error in this test."
-    import socket
+    "Any attempt to reach another machine is an error; servers on this one may be reached."
 
-    def refuse(_self: socket.socket, address: object) -> None:
-        raise OSError(f"this test must not use the network, and something tried to reach {address!r}")
+    def only_local(real: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*arguments: Any, **options: Any) -> Any:
+            found = [a for a in arguments if not isinstance(a, socket.socket)]
+            host = found[0][0] if found and isinstance(found[0], tuple) else found[0] if found else None
+            local = host.decode() if isinstance(host, bytes) else host
+            if (
+                isinstance(local, str) and local not in LOCAL and not local.startswith(("/", "\0"))
+            ):  # a path: a socket file
+                raise OSError(f"tests must not use the network, and something tried to reach {host!r}")
+            return real(*arguments, **options)
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+        return guarded
+
+    monkeypatch.setattr(socket, "getaddrinfo", only_local(socket.getaddrinfo))
+    monkeypatch.setattr(socket.socket, "connect", only_local(socket.socket.connect))

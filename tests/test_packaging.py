@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
+import yaml
 from chapters import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -21,9 +22,7 @@ LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PINS = {
     canonicalize_name(match[1]): match[2]
-    for match in re.finditer(
-        r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M
-    )
+    for match in re.finditer(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)
 }
 
 
@@ -34,11 +33,7 @@ def unpinned(wanted: list[str], pins: dict[str, str]) -> list[str]:
         one = todo.pop()
         name = canonicalize_name(one.name)
         for extra in one.extras or {""}:
-            if (
-                (name, extra) in seen
-                or name.startswith(("nvidia-", "cuda-", "triton"))
-                or name == "minillm-book"
-            ):
+            if (name, extra) in seen or name.startswith(("nvidia-", "cuda-", "triton")) or name == "minillm-book":
                 continue  # a GPU build of PyTorch brings its own
             seen.add((name, extra))
             if name not in pins and name not in missing:
@@ -47,9 +42,7 @@ def unpinned(wanted: list[str], pins: dict[str, str]) -> list[str]:
                 needs = [Requirement(line) for line in requires(name) or []]
             except PackageNotFoundError:
                 needs = []  # not on this system
-            todo += [
-                need for need in needs if not need.marker or need.marker.evaluate({**LINUX, "extra": extra})
-            ]
+            todo += [need for need in needs if not need.marker or need.marker.evaluate({**LINUX, "extra": extra})]
     return sorted(missing)
 
 
@@ -76,20 +69,14 @@ def test_a_missing_pin_is_seen() -> None:
 def test_the_pins_lie_within_the_ranges() -> None:
     for line in all_requirements():
         one = Requirement(line)
-        if (pin := PINS.get(canonicalize_name(one.name))) and not one.specifier.contains(
-            pin, prereleases=True
-        ):
-            pytest.fail(
-                f"constraints.txt pins {one.name}=={pin}, and pyproject.toml asks for {one.specifier}"
-            )
+        if (pin := PINS.get(canonicalize_name(one.name))) and not one.specifier.contains(pin, prereleases=True):
+            pytest.fail(f"constraints.txt pins {one.name}=={pin}, and pyproject.toml asks for {one.specifier}")
 
 
 def test_the_library_itself_needs_little() -> None:
     "A reader who only imports minillm installs none of the tools; the names are checked so that the list grows on purpose."
     names = {canonicalize_name(Requirement(line).name) for line in PROJECT["project"]["dependencies"]}
-    assert names <= {"torch", "numpy", "regex", "safetensors", "tqdm"}, (
-        f"new dependencies of the library: {names}"
-    )
+    assert names <= {"torch", "numpy", "regex", "safetensors", "tqdm"}, f"new dependencies of the library: {names}"
 
 
 def test_one_version_everywhere() -> None:
@@ -155,3 +142,48 @@ def test_the_licences_are_whole() -> None:
         "Creative Commons Attribution 4.0 International Public License" in text
         and "Section 8 -- Interpretation." in text
     )
+
+
+def careless(workflow: dict) -> list[str]:
+    "What is wrong with a GitHub workflow: actions without a major version, jobs without a limit, more rights than reading."
+    found = (
+        [] if workflow.get("permissions") == {"contents": "read"} else ["its permissions are not `contents: read`"]
+    )
+    for name, job in workflow["jobs"].items():
+        if "timeout-minutes" not in job:
+            found.append(f"job {name} has no timeout-minutes")
+        for step in job["steps"]:
+            if "uses" in step and not re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"]):
+                found.append(
+                    f"job {name} uses {step['uses']}; name an action of GitHub's own with its major version"
+                )
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem
+)
+def test_workflows_are_careful(path: Path) -> None:
+    assert not (problems := careless(yaml.safe_load(path.read_text(encoding="utf-8")))), "\n".join(problems)
+
+
+def test_a_careless_workflow_is_seen() -> None:
+    workflow = {"permissions": "write-all", "jobs": {"one": {"steps": [{"uses": "somebody/thing@main"}]}}}
+    assert len(careless(workflow)) == 3
+
+
+def test_templates_are_valid_yaml() -> None:
+    for path in [
+        *(ROOT / ".github").rglob("*.yml"),
+        ROOT / "_toc.yml",
+        ROOT / "book" / "_config.yml",
+        ROOT / "CITATION.cff",
+    ]:
+        assert yaml.safe_load(path.read_text(encoding="utf-8")), path
+
+
+def test_ci_script_parses() -> None:
+    if shutil.which("bash") and sys.platform != "win32":
+        done = subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")

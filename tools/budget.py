@@ -29,7 +29,7 @@ def calibrate(repeats: int = 7) -> float:
         started = time.process_time()
         counts: dict[str, int] = {}
         total = 0.0
-        for k in range(150_000):
+        for k in range(600_000):
             key = f"{k * 7919 % 1000}"
             counts[key] = counts.get(key, 0) + 1
             total += counts[key] ** 0.5
@@ -43,7 +43,9 @@ def measured(root: Path = ROOT) -> dict[str, float]:
     for name, pick in (("times.json", dict.items), ("times-test.json", lambda found: [(TEST, found)])):
         path = root / "book" / "_build" / name
         if path.exists():
-            seconds |= {what: cost["cpu_seconds"] for what, cost in pick(json.loads(path.read_text(encoding="utf-8")))}
+            seconds |= {
+                what: cost["cpu_seconds"] for what, cost in pick(json.loads(path.read_text(encoding="utf-8")))
+            }
     return seconds
 
 
@@ -66,10 +68,16 @@ def table(allowed: dict[str, float], units: dict[str, float]) -> str:
     "Budget beside measurement, a row each, and the chapters' sum."
     rows = [(name, allowed.get(name), units.get(name)) for name in sorted({*allowed, *units} - {TEST})]
     both = [(a, u) for _, a, u in rows if a is not None and u is not None]
-    rows += [("all chapters", sum(a for a, _ in both), sum(u for _, u in both)), (TEST, allowed.get(TEST), units.get(TEST))]
+    rows += [
+        ("all chapters", sum(a for a, _ in both), sum(u for _, u in both)),
+        (TEST, allowed.get(TEST), units.get(TEST)),
+    ]
     lines = [f"{'':16}{'budget':>10}{'measured':>10}{'ratio':>8}"]
     for name, a, u in rows:
-        cells = [f"{a:10.0f}" if a is not None else f"{'–':>10}", f"{u:10.1f}" if u is not None else f"{'not run':>10}"]
+        cells = [
+            f"{a:10.0f}" if a is not None else f"{'–':>10}",
+            f"{u:10.1f}" if u is not None else f"{'not run':>10}",
+        ]
         lines.append(f"{name:16}{''.join(cells)}{f'{u / a:8.2f}' if a and u is not None else ''}")
     return "\n".join(lines)
 
@@ -83,7 +91,9 @@ def main() -> int:
     loop = calibrate()
     factor = budget["calibration_seconds"] / loop
     units = {name: seconds * factor for name, seconds in measured().items()}
-    print(f"The calibration loop took {loop:.3f} CPU s here, {budget['calibration_seconds']:.3f} where a unit is a second.")
+    print(
+        f"The calibration loop took {loop:.3f} CPU s here, {budget['calibration_seconds']:.3f} where a unit is a second."
+    )
     print(table(budgets(), units))
     if arguments.write:
         existing = {path.stem for path in (ROOT / "nbs").glob("*.ipynb")}

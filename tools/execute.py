@@ -28,10 +28,22 @@ def final_cell(numbers: list[str]) -> str:
     "A last cell: the values that prose quotes, and the processor seconds the chapter took."
     return f"""
 import json as _json, time as _time
-def _plain(value):
-    value = value.item() if hasattr(value, "item") else value
+
+def _plain(expression):
+    value = eval(expression)
+    try:
+        value = value.item()
+    except (AttributeError, RuntimeError, ValueError, TypeError):
+        pass  # no tensor or array of one element
     return value if isinstance(value, (int, float, str, bool)) else str(value)
-print(_json.dumps({{"cpu": _time.process_time(), "numbers": {{e: _plain(eval(e)) for e in {numbers!r}}}}}))
+
+_numbers = {{}}
+for _expression in {numbers!r}:
+    try:
+        _numbers[_expression] = _plain(_expression)
+    except (NameError, AttributeError, LookupError):
+        pass  # the page says which number has no value
+print(_json.dumps({{"cpu": _time.process_time(), "numbers": _numbers}}))
 """
 
 

@@ -23,12 +23,12 @@ from nbtext import METADATA
 
 ROOT = Path(__file__).resolve().parent.parent
 BLANK = 'raise NotImplementedError("write your answer here")'
-INTRODUCTION = """# {title}: exercises
+INTRODUCTION = """# Exercises of chapter {number} · {title}
 
 Each exercise asks for one short function. Write it where the cell says `raise NotImplementedError`, run the cell, then the check below it.
 The check says in a sentence what is wrong. `hint("{label}")` in a cell of your own gives a hint, and each further call the next one.
 
-Keep the locked cells as they are. You may add cells, for helper functions or for trying things out.
+The statements speak of the chapter that they come from: have it open. Keep the locked cells as they are. You may add cells, for helper functions or for trying things out.
 Before you hand in, restart the kernel and run all cells.
 """
 CONFIG = """# Read by nbgrader's commands in this folder. Start with `nbgrader generate_assignment 12_bpe`;
@@ -85,7 +85,7 @@ def source_notebook(path: Path) -> NotebookNode | None:
     install = [source_of(cell).partition("\n")[2] for cell in notebook["cells"] if cell["id"] == "install"]
     number = path.name[:2]
     imports = "\n".join([*map(wrapped, setup_of(notebook).splitlines()), "from minillm.exercises import check, hint"])
-    introduction = INTRODUCTION.format(title=title[1] if title else path.stem, label=exercises[0].label)
+    introduction = INTRODUCTION.format(number=number, title=title[1] if title else path.stem, label=exercises[0].label)
     cells = [nbformat.v4.new_markdown_cell(introduction.strip(), id="introduction", metadata=marks(f"introduction-{number}"))]
     cells += [code("install", source, marks(f"install-{number}")) for source in install]
     cells += [code("setup", imports, marks(f"setup-{number}"))]

@@ -81,9 +81,7 @@ def hashes(module: ModuleType) -> dict[str, str]:
     "Hash of everything that an experiment's numbers depend on: its functions and its constants."
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     constants = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
-    kept = [
-        ast.unparse(node) for node in constants if not re.match(r"(FUNCTIONS|SEEDS)\b", ast.unparse(node))
-    ]
+    kept = [ast.unparse(node) for node in constants if not re.match(r"(FUNCTIONS|SEEDS)\b", ast.unparse(node))]
     found = {"constants": code_hash("\n".join(kept))}
     for function in [module.run, *(f for f in module.FUNCTIONS if f is not module.run)]:
         function = inspect.unwrap(function)
@@ -96,12 +94,10 @@ def together(values: list[Any], how: Callable[[list[float]], float]) -> Any:
     "Means (or lowest, or highest values) of results of the same form; None where they are no numbers or differ in form."
     first = values[0]
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return how(values)
+        return float(f"{how(values):.6g}")  # enough digits, and no noise from adding floats
     if all(isinstance(value, list) for value in values) and len({len(value) for value in values}) == 1:
         return [together(list(items), how) for items in zip(*values)]
-    if all(isinstance(value, dict) for value in values) and all(
-        value.keys() == first.keys() for value in values
-    ):
+    if all(isinstance(value, dict) for value in values) and all(value.keys() == first.keys() for value in values):
         return {key: together([value[key] for value in values], how) for key in first}
     return first if all(value == first for value in values) else None
 
@@ -162,9 +158,7 @@ def make_record(name: str, module: ModuleType) -> dict:
 def text_of(record: dict) -> str:
     "The record as JSON, lists of numbers on one line."
     text = json.dumps(record, indent=1, ensure_ascii=False)
-    return (
-        re.sub(r"\[[\s\d.,eE+-]+\]", lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text) + "\n"
-    )
+    return re.sub(r"\[[\s\d.,eE+-]+\]", lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text) + "\n"
 
 
 def experiments(folder: Path = RESULTS) -> list[str]:
@@ -179,9 +173,7 @@ def out_of_date(name: str, folder: Path = RESULTS) -> list[str]:
         return ["it has no record yet"]
     record = json.loads(path.read_text(encoding="utf-8"))
     old, new = record["meta"]["code"], hashes(module)
-    reasons = [
-        f"{part} changed" for part in sorted(old.keys() | new.keys()) if old.get(part) != new.get(part)
-    ]
+    reasons = [f"{part} changed" for part in sorted(old.keys() | new.keys()) if old.get(part) != new.get(part)]
     if list(record["seeds"]) != [str(seed) for seed in module.SEEDS]:
         reasons.append(
             f"its seeds are {', '.join(record['seeds'])}, the experiment's {', '.join(map(str, module.SEEDS))}"
@@ -200,9 +192,7 @@ def edited(folder: Path = RESULTS) -> Iterator[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="experiments by name; default: all")
     parser.add_argument(
         "--check", action="store_true", help="only say what is stale; exit status 1 when something is"

@@ -65,19 +65,14 @@ def format_value(value: object, spec: str) -> str:
 
 
 def quoted(literal: str, value: object, spec: str) -> str:
-    "The text to print for a quoted number. Raises Trouble when the literal is not the value."
+    "The text to print for a quoted number. Raises Trouble when the literal is not the value, unless it may drift."
     drifting = spec.endswith("~")
     shown = format_value(value, spec.rstrip("~"))
     plain = re.sub(r"[\s,\u202f\u00a0]", "", literal)
     if plain == re.sub(r"[\s,]", "", shown):
         return literal
-    if drifting:
-        try:
-            ratio = float(plain.rstrip("%")) / float(re.sub(r"[\s,%]", "", shown))
-        except (ValueError, ZeroDivisionError):
-            ratio = 0.0
-        if 0.5 <= ratio <= 2:
-            return shown
+    if drifting and re.fullmatch(r"[-+]?[\d.]+%?", plain):
+        return shown
     raise Trouble(f"the text says {literal!r}, the value is {shown!r}")
 
 
@@ -159,4 +154,4 @@ class Convention:
                 troubles.append(f"[{match[1]}](#{match[2]}): {trouble}")
                 return match[1]
 
-        return map_prose(blocks(text), lambda part: LINK.sub(replace, part)), troubles
+        return blocks(map_prose(text, lambda part: LINK.sub(replace, part))), troubles

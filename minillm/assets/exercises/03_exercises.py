@@ -38,7 +38,7 @@ def checks(longest_word):
     expect(got == "owls", f"of 'two red owls sing here' the answer is 'owls'; yours is {got!r}")
     text = "a\tbright\nday"
     got = longest_word(text)
-    expect(got == "bright", f"tabs and line ends separate too: of {text!r} the answer is 'bright'; yours is {got!r}")
+    expect(got == "bright", f"tabs and line ends separate too: of {text!r} it is 'bright'; yours is {got!r}")
     with raises(ValueError, show=False):
         longest_word(" \n")
 

@@ -26,10 +26,11 @@ def checks(count_characters):
     if got == 1:
         mistake("you counted only the bytes below 128; characters of several bytes have a first byte, too")
     if got == 3:
-        mistake("you left out the characters of four bytes (or of two); their first bytes start with 11110 and 110")
+        mistake("you left out the characters of four bytes; their first byte starts with 11110")
     expect(got == 4, f"'né月😀' has 4 characters in 10 bytes, yours counts {got}")
     for text in ["", "plain", "кошка", "cafe\u0301", "नमस्ते", "\U0010ffff\x7f\x80"]:
-        expect(count_characters(text.encode()) == len(text), f"{text!r} has {len(text)} characters, yours counts {count_characters(text.encode())}")
+        got = count_characters(text.encode())
+        expect(got == len(text), f"{text!r} has {len(text)} characters, yours counts {got}")
 
 
 def wrong_bytes(data):
@@ -53,7 +54,7 @@ from minillm.exercises import expect, mistake
 
 hints = [
     "Cut 'é' after its first byte. What does each half decode to?",
-    "Keep the bytes of an unfinished character until the next block has come. `codecs.getincrementaldecoder` does that.",
+    "Keep the bytes of an unfinished character until the next block. `codecs.getincrementaldecoder` does that.",
     "At the end, an unfinished character is an error: call the decoder once more with final=True.",
 ]
 
@@ -74,15 +75,18 @@ def checks(decode_blocks):
         try:
             got = decode_blocks(blocks)
         except UnicodeDecodeError:
-            mistake(f"with the blocks {blocks} it raises, although the data is fine: the cut is inside a character, whose other half comes next")
+            mistake(f"with the blocks {blocks} it raises: the cut is inside a character, the rest comes next")
         if "\ufffd" in got:
             mistake(f"with the blocks {blocks} a character became \ufffd: each half was decoded on its own")
         if len(got) < len(text):
-            mistake(f"with the blocks {blocks} a letter is lost: each half of it was decoded on its own and ignored")
+            mistake(f"with the blocks {blocks} a letter is lost: each half was decoded on its own and ignored")
         expect(got == text, f"with the blocks {blocks} the text is {text!r}, yours is {got!r}")
-    expect(decode_blocks([data[k : k + 1] for k in range(len(data))]) == text, "it fails when every block is a single byte")
-    expect(refuses(decode_blocks, b"caf\xe9 au lait"), "b'caf\\xe9 au lait' is not UTF-8 and must raise UnicodeDecodeError, yours does not")
-    expect(refuses(decode_blocks, data[:-1]), "data that ends inside a character must raise UnicodeDecodeError; finish the decoder with final=True")
+    single = [data[k : k + 1] for k in range(len(data))]
+    expect(decode_blocks(single) == text, "it fails when every block is a single byte")
+    bad = b"caf\xe9 au lait"
+    expect(refuses(decode_blocks, bad), f"{bad} is not UTF-8 and must raise UnicodeDecodeError, yours does not")
+    cut_off = "data that ends inside a character must raise UnicodeDecodeError; finish the decoder with final=True"
+    expect(refuses(decode_blocks, data[:-1]), cut_off)
 
 
 def wrong_ignore(blocks):
@@ -102,33 +106,40 @@ def wrong_end(blocks):
     return "".join(decoder.decode(block) for block in blocks)
 
 
-planted = {wrong_ignore: "a letter is lost", wrong_replace: "decoded on its own", wrong_strict: "it raises", wrong_end: "final=True"}
+planted = {
+    wrong_ignore: "a letter is lost",
+    wrong_replace: "decoded on its own",
+    wrong_strict: "it raises",
+    wrong_end: "final=True",
+}
 
 # %% exercise 11-c {"title": "Undo a wrong table", "answer": "def undo_latin1(text: str) -> str: ...", "returns": true}
 from minillm.exercises import expect, mistake
 
 hints = [
     "Go back the way the text came: which bytes did the program read as Latin-1?",
-    "Encode with the wrong table, decode with the right one. Both steps can fail, and then the text was not broken.",
+    "Encode with the wrong table, decode with the right one. If either step fails, the text was not broken.",
 ]
 
 
 def checks(undo_latin1):
     got = undo_latin1("cafÃ©")
     if got == "cafÃ\u0083Â©":
-        mistake("you read the text with the wrong table once more; undoing goes the other way: encode as Latin-1, decode as UTF-8")
+        mistake("that is the wrong table again; undoing goes the other way: encode as Latin-1, decode as UTF-8")
     expect(got == "café", f"'cafÃ©' was meant to be 'café', yours is {got!r}")
     for broken in ["æ\x9c\x88", "Ð¼Ð¸Ñ\x80", "plain"]:
         meant = broken.encode("latin-1").decode("utf-8")
-        expect(undo_latin1(broken) == meant, f"{broken!r} was meant to be {meant!r}, yours is {undo_latin1(broken)!r}")
+        got = undo_latin1(broken)
+        expect(got == meant, f"{broken!r} was meant to be {meant!r}, yours is {got!r}")
     try:
         got = undo_latin1("café")
     except UnicodeError:
-        mistake("'café' is not broken: its é is no UTF-8 in Latin-1, so the text must come back as it is; yours raises an error")
+        mistake("'café' is not broken, so it must come back as it is; yours raises an error")
     if got == "caf" or "\ufffd" in got:
-        mistake("'café' is not broken and lost its last letter: do not pass errors=, catch the error and return the text")
+        mistake("'café' is not broken and lost its last letter: catch the error instead of passing errors=")
     expect(got == "café", f"'café' is not broken and must come back as it is, yours gives {got!r}")
-    expect(undo_latin1("月") == "月", f"'月' has no place in Latin-1 and must come back as it is, yours gives {undo_latin1('月')!r}")
+    got = undo_latin1("月")
+    expect(got == "月", f"'月' has no place in Latin-1 and must come back as it is, yours gives {got!r}")
 
 
 def wrong_way(text):
@@ -143,4 +154,8 @@ def wrong_ignores(text):
     return text.encode("latin-1", errors="ignore").decode("utf-8", errors="ignore")
 
 
-planted = {wrong_way: "goes the other way", wrong_raises: "yours raises an error", wrong_ignores: "lost its last letter"}
+planted = {
+    wrong_way: "goes the other way",
+    wrong_raises: "yours raises an error",
+    wrong_ignores: "lost its last letter",
+}

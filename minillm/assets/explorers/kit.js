@@ -343,9 +343,9 @@ const minillm = (() => {
               const color = piece.color === undefined ? i % 6 : piece.color;
               const note = piece.note === undefined ? [] : [h("small", {}, String(piece.note))];
               const chip = h("span", { class: "ml-chip", role: selectable ? "option" : "listitem", "data-text": piece.text, title: piece.title });
-              if (piece.title) chip.setAttribute("aria-label", piece.title);
               if (color !== null) style(chip, "--chip", `var(--c${color % 6})`);
-              chip.append(h("span", {}, visible(piece.text)), ...note);
+              chip.append(h("span", { "aria-hidden": piece.title && "true" }, visible(piece.text), ...note));
+              if (piece.title) chip.append(h("span", { class: "ml-hidden" }, piece.title)); // said in place of what is shown
               return chip;
             }),
           );
@@ -442,11 +442,9 @@ const minillm = (() => {
                 cell.classList.add("ml-masked");
                 cell.append(h("span", { class: "ml-hidden" }, said));
               } else {
-                const share = clamp(Math.abs(x) / top, 0, 1);
                 cell.dataset.value = String(x);
-                style(cell, "--share", `${(100 * share).toFixed(1)}%`);
+                style(cell, "--share", clamp(Math.abs(x) / top, 0, 1).toFixed(3));
                 style(cell, "--hue", x < 0 ? "var(--c1)" : "var(--c0)");
-                cell.classList.toggle("ml-full", share > 0.55);
               }
               return cell;
             }),
@@ -501,6 +499,7 @@ const minillm = (() => {
             row.dataset.label = bar.label;
             row.dataset.value = String(bar.value);
             row.classList.toggle("ml-marked", Boolean(bar.mark));
+            name.title = bar.label;
             name.replaceChildren(visible(bar.label).replace(/(?<!^)␣(?!$)/g, " "), ...(bar.mark ? [h("span", { class: "ml-hidden" }, " (marked)")] : []));
             number.textContent = words(bar.value);
             const fill = /** @type {HTMLElement} */ (track.firstElementChild);
