@@ -22,10 +22,10 @@ for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
     os.environ[name] = "1"  # before the libraries are imported
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-import tiktoken
-import tokenizers
+import tiktoken  # noqa: E402
+import tokenizers  # noqa: E402
 
-from minillm.tokenizer import END_OF_TEXT, Tokenizer, tokenizer_json
+from minillm.tokenizer import END_OF_TEXT, Tokenizer, tokenizer_json  # noqa: E402
 
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""  # tiktoken's own for GPT-2
 Encode = Callable[[str], list[int]]

@@ -85,6 +85,25 @@ def merge_heads(
 Tiles: TypeAlias = Tensor | Callable[[slice, slice], Tensor]  # (…,T,S), or a rule: rows, columns → that part of it
 
 
+def _check_texts(positions: Tensor, keys: Tensor, documents: Tensor | None, texts: Tensor | None) -> None:
+    "Raises ValueError unless queries and keys say their documents both, one for each position, or neither."
+    if documents is None and texts is not None:
+        raise ValueError("key_documents without documents: say to which text each query belongs, or leave out both")
+    for name, x, places in (("documents", documents, positions), ("key_documents", texts, keys)):
+        if x is not None and x.shape[-1:] != places.shape[-1:]:
+            raise ValueError(
+                f"{name} has shape {tuple(x.shape)}, the positions beside it {tuple(places.shape)}; "
+                "each position has one document. Keys other than the queries need key_documents too"
+            )
+
+
+def _part(name: str, x: Tensor, t: slice) -> Tensor:
+    "Places t of positions. Raises ValueError when there are not so many."
+    if t.stop is not None and t.stop > x.shape[-1]:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}, but the mask goes to {t.stop}; say all positions")
+    return x[..., t]
+
+
 def mask_tiles(
     positions: Tensor,  # (T,) or (B,T): places of the queries; −1 is empty or padding
     key_positions: Tensor | None = None,  # (S,) or (B,S); None: those of the queries
@@ -99,9 +118,10 @@ def mask_tiles(
         raise ValueError(f"window={window} with causal=False; a window counts backwards: try causal=True")
     keys = positions if key_positions is None else key_positions
     texts = documents if key_documents is None else key_documents
+    _check_texts(positions, keys, documents, texts)
 
     def mask(t: slice, s: slice) -> Tensor:
-        place, key = positions[..., t], keys[..., s]
+        place, key = _part("positions", positions, t), _part("key_positions", keys, s)
         allowed = causal_mask(place, key, window=window) if causal else padding_mask(place, key)
         if documents is None or texts is None:
             return allowed
@@ -131,13 +151,13 @@ def _check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
 
 
 def _check_tiles(name: str, x: Tiles | None, q: Tensor, k: Tensor, tile: int | None = None) -> Tensor | None:
-    "The mask or bias as a tensor, or the first tile of a rule. Raises ValueError when it does not fit the scores."
+    "The mask or bias as a tensor, or the last tile of a rule. Raises ValueError when it does not fit the scores."
     if x is None:
         return None
-    T, S = q.shape[-2], k.shape[-2]
+    T, S = ends = q.shape[-2], k.shape[-2]
     if not isinstance(x, Tensor):
-        T, S = (T, S) if tile is None else (min(tile, T), min(tile, S))
-        x = x(slice(0, T), slice(0, S))
+        T, S = ends if tile is None else (min(tile, T), min(tile, S))
+        x = x(slice(ends[0] - T, ends[0]), slice(ends[1] - S, ends[1]))
     if name == "mask" and x.dtype != torch.bool:
         raise ValueError(f"mask is {x.dtype}; a mask is boolean, True = may attend. Numbers to add go to bias=")
     if name == "bias" and not x.is_floating_point():
@@ -162,9 +182,7 @@ def attention_scores(
 ) -> Tensor:  # (…,T,S), in float32 at least
     "How well each key answers each query, (…,T,H) and (…,S,H) → (…,T,S). Vaswani et al. 2017, section 3.2.1."
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.mT
-    scores = scores.to(
-        torch.promote_types(q.dtype, torch.float32)
-    )  # half precision is too coarse for the sum in softmax
+    scores = scores.to(torch.promote_types(q.dtype, torch.float32))  # half is too coarse for softmax
     if bias is not None:
         scores = scores + bias
     return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
@@ -314,15 +332,14 @@ def flash_attention(
 ) -> Tensor:  # (…,T,H')
     """The result of `scaled_dot_product_attention` without ever holding T·S scores. Dao et al. 2022.
 
-    Memory grows with T+S. The backward pass computes the scores again; it cannot be differentiated once more.
-    Raises ValueError.
+    Memory grows with T+S. The backward pass cannot itself be differentiated. Raises ValueError.
     """
-    _check_qkv(q, k, v)
-    _check_tiles("mask", mask, q, k, tile)
-    first = _check_tiles("bias", bias, q, k, tile)
     if tile < 1:
         raise ValueError(f"tile={tile}; a tile has at least one row: try tile=128")
-    if first is not None and first.requires_grad and not isinstance(bias, Tensor):
+    _check_qkv(q, k, v)
+    _check_tiles("mask", mask, q, k, tile)
+    added = _check_tiles("bias", bias, q, k, tile)
+    if added is not None and added.requires_grad and not isinstance(bias, Tensor):
         raise ValueError(
             "bias is a rule whose tiles need gradients, which are not kept: pass a tensor, or detach() them"
         )
@@ -367,8 +384,7 @@ def explore_attention(
     k: Tensor,  # keys of the same shape
     tokens: Sequence[str],  # the T tokens, in words
     *,
-    title: str = "Who looks at whom",  # heading of the figure
-    caption: str = "The weights of one query over all keys, from stored queries and keys.",  # a sentence below it
+    caption: str = "The weights of one query over all keys, from stored queries and keys.",  # below the figure
     label: str | None = None,  # for references, such as "fig-explorer"
 ) -> Any:  # an `Explorer`, which a notebook displays
     "An interactive figure: choose a query; switch scale and causal mask, move the temperature. Raises ValueError."
@@ -377,17 +393,13 @@ def explore_attention(
 
     q, k = (x.detach().float().cpu().view(*(1,) * (3 - x.ndim), *x.shape) for x in (q, k))
     if q.ndim != 3 or q.shape != k.shape or q.shape[1] != len(tokens) or not len(tokens):
-        shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)} and {len(tokens)} tokens"
-        raise ValueError(
-            f"{shapes} do not fit; expected (N,T,H) twice and T tokens: take one text, q[0] of (B,N,T,H)"
-        )
-    ax: Any
-    fig, ax = figure(width=4.6, height=4.2)
-    heatmap(ax, attention_weights(q, k, mask=causal_mask(torch.arange(len(tokens))))[0].numpy())
-    ax.set(title="Weights of head 0, scaled and causal", xlabel="key", ylabel="query")
+        got = f"q {tuple(q.shape)}, k {tuple(k.shape)} and {len(tokens)} tokens"
+        raise ValueError(f"{got} do not fit; expected (N,T,H) twice and T tokens: take one text, q[0]")
+    drawn: Any = figure(width=4.6, height=4.2)
+    heatmap(drawn[1], attention_weights(q, k, mask=causal_mask(torch.arange(len(tokens))))[0].numpy())
+    drawn[1].set(title="Weights of head 0, scaled and causal", xlabel="key", ylabel="query")
     products = [[[round(score, 4) for score in row] for row in head] for head in (q @ k.mT).tolist()]
     data = {"tokens": list(tokens), "products": products, "width": q.shape[-1]}
-    about = "The weights that one token gives to all tokens. Choose it, and switch the scale and the causal mask."
-    return Explorer(
-        "attention", title=title, description=about, data=data, still=fig, caption=caption, label=label
-    )
+    options: Any = {"data": data, "still": drawn[0]}
+    options["description"] = "The weights that one token gives to all. Choose it; switch the scale and the mask."
+    return Explorer("attention", title="Who looks at whom", caption=caption, label=label, **options)

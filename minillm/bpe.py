@@ -160,7 +160,7 @@ def merge_in_word(
     pair: str,  # the two tokens to merge
     new: str,  # the token that replaces them; not in the word before
 ) -> tuple[str, list[str], list[str]]:  # the word after the merge, the pairs that it lost, those that it gained
-    "Merge a pair in one word and say which other pairs that changed."
+    "Merge a pair in one word, and list the neighbouring pairs that it lost and gained."
     first, second = pair[0], pair[1]
     merged = word.replace(pair, new)
     lost, gained = [], []
@@ -214,7 +214,9 @@ class PairTable:
         new: str,  # the token that replaces them, never used before
     ) -> None:
         "Merge a pair in the words that hold it, and put the pairs that this makes into the heap."
-        made = {other for number in self.holders.pop(pair) for other in self.merge_one(number, pair, new)}
+        made: set[str] = set()
+        for number in self.holders.pop(pair):
+            made.update(self.merge_one(number, pair, new))
         del self.counts[pair]
         for other in made:
             heapq.heappush(self.heap, (-self.counts[other], other))

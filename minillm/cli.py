@@ -69,6 +69,8 @@ class Parser(argparse.ArgumentParser):
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         "Say which of the arguments that nothing took is wrong. Raises `CommandError`, status 2."
         option = unknown[0].partition("=")[0]
+        if not option.startswith("-"):
+            self.error(f"{unknown[0]!r} is one word too many")
         options = sorted(set(re.findall(r"--[a-z][\w-]*", self.format_help())))
         advice = "Put -- before a text that starts with a dash"
         self.error(f"unknown option {option}; {_nearest(option, options)} {advice}")

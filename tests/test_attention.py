@@ -302,7 +302,7 @@ def test_a_rule_is_asked_for_tiles_only() -> None:
     q, k, v = inputs(12, 10, 10)
     flash_attention(q, k, v, mask=rule, tile=4).sum().backward()
     assert all(t.stop - t.start <= 4 and s.stop - s.start <= 4 for t, s in asked)
-    assert len(asked) == 1 + 2 * 9  # one look at the first tile for its form
+    assert len(asked) == 1 + 2 * 9  # one look at the last tile for its form
 
 
 def test_a_learned_bias_as_a_rule() -> None:
@@ -387,6 +387,12 @@ def test_errors_of_the_rest() -> None:
         causal_mask(torch.arange(3), window=0)
     with pytest.raises(ValueError, match="try causal=True"):
         mask_tiles(torch.arange(3), window=2, causal=False)
+    with pytest.raises(ValueError, match="without documents"):
+        mask_tiles(torch.arange(3), key_documents=torch.arange(3))
+    with pytest.raises(ValueError, match="need key_documents too"):
+        mask_tiles(torch.arange(3), torch.arange(5), torch.arange(3))
+    with pytest.raises(ValueError, match="the mask goes to 4"):  # positions for 3 tokens, 4 come
+        flash_attention(**GOOD, mask=mask_tiles(torch.arange(3)), tile=2)
     for wrong in (torch.zeros(3), torch.ones(3, dtype=torch.bool), torch.tensor(3), torch.zeros(1, 2, 3).long()):
         for mask in (causal_mask, padding_mask, document_mask):
             with pytest.raises(ValueError, match="whole numbers"):

@@ -66,6 +66,10 @@ def test_a_script_cannot_open_a_comment():
     assert "<!--" not in page and r"const a = '\x3C!--<script>', b = '\x3C/SCRIPT>';" in page
 
 
+def test_a_style_cannot_end_early():
+    assert Tags(document("demo", "t", "d", 0, "0", "/*</style><img></STYLE ><b>*/")).tags == Tags(document("demo", "t", "d", 0, "0")).tags
+
+
 @given(TEXT.filter(str.strip))
 def test_the_figure_keeps_its_shape(words):
     explorer = Explorer("demo", title=words, description=words, data=words, still="<svg></svg>", caption=words, script="0")

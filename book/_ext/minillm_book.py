@@ -229,9 +229,11 @@ def finish_page(app, doctree: nodes.document) -> None:
 
 
 def without_thebe(app, config) -> None:
-    "Jupyter Book always loads scripts for running cells in a remote kernel; this book needs no kernel and asks no other host."
+    "Jupyter Book always adds scripts for running cells in a remote kernel; this book needs no kernel and asks no other host."
     for name, listeners in app.events.listeners.items():
-        app.events.listeners[name] = [one for one in listeners if not getattr(one.handler, "__module__", "").startswith("sphinx_thebe")]
+        app.events.listeners[name] = [
+            one for one in listeners if getattr(one.handler, "__name__", "") not in ("init_thebe_core", "update_thebe_context")
+        ]
 
 
 def setup(app) -> dict[str, object]:

@@ -210,9 +210,15 @@ def test_the_page_cannot_be_painted_by_a_bad_colour(visit):
     opened = visit(page_of(temperature()))
     frame = opened.frames()[0]
     opened.theme("light")
-    frame.evaluate("postMessage({ minillm: 'theme', dark: true, fg: 'red', bg: 'red' }, '*')")
-    opened.page.wait_for_timeout(200)
-    assert frame.locator("main").get_attribute("data-theme") == "light", "a message that is not the page's is not heard"
+    opened.page.wait_for_timeout(600)  # the page repeats itself once, after late style sheets
+    seen = frame.evaluate(
+        """async () => { postMessage({ minillm: 'theme', dark: true, fg: 'red', bg: 'red' }, '*');
+        await new Promise((done) => setTimeout(done, 50)); return document.querySelector('main').dataset.theme }"""
+    )
+    assert seen == "light", "a message that is not the page's is not heard"
+    opened.page.evaluate("frames[0].postMessage({ minillm: 'theme', dark: true, fg: 'url(x)', bg: '}' }, '*')")
+    frame.wait_for_selector("main[data-theme=dark]")
+    assert frame.evaluate("getComputedStyle(document.body).color") == "rgb(34, 34, 34)", "what is no colour changes nothing"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -51,7 +51,7 @@ planted = {wrong_without_frequency: "as often as its word does", wrong_not_overl
 from minillm.exercises import expect, mistake
 
 hints = [
-    "Two merges must compete for one byte: three bytes and two merges are enough.",
+    "Two merges must compete for one byte; whatever else the chunk holds may stay single bytes.",
     "The merge of lower rank must stand further right in the chunk.",
 ]
 
@@ -71,6 +71,8 @@ def left_to_right(chunk, ranks):
 def checks(counterexample):
     chunk, merges = counterexample()
     expect(isinstance(chunk, bytes), f"the chunk must be bytes, such as b'the'; yours is {chunk!r}")
+    if len(chunk) < 4:
+        mistake(f"{chunk!r} has {len(chunk)} bytes; three are the example above, find one of at least four")
     made = {bytes([byte]) for byte in range(256)}
     for left, right in merges:
         expect({left, right} <= made, f"the merge {(left, right)} uses a piece that no earlier merge has made")
@@ -86,11 +88,11 @@ def checks(counterexample):
 
 
 def wrong_order():
-    return b"the", [(b"t", b"h"), (b"h", b"e")]
+    return b"then", [(b"t", b"h"), (b"h", b"e")]
 
 
 def wrong_nothing_applies():
-    return b"xyz", [(b"a", b"b")]
+    return b"wxyz", [(b"a", b"b")]
 
 
 def wrong_no_conflict():

@@ -504,6 +504,7 @@ const minillm = (() => {
             number.textContent = words(bar.value);
             const fill = /** @type {HTMLElement} */ (track.firstElementChild);
             style(fill, "width", `${(100 * clamp(Math.abs(bar.value) / top, 0, 1)).toFixed(2)}%`);
+            style(fill, "min-width", bar.value === 0 ? "0" : "1px"); // little is not nothing
             style(fill, "--hue", `var(--c${bar.mark ? 1 : (bar.color ?? 0) % 6})`);
           });
         },
