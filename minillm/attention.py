@@ -88,7 +88,7 @@ Tiles: TypeAlias = Tensor | Callable[[slice, slice], Tensor]  # (…,T,S), or a 
 def _check_texts(positions: Tensor, keys: Tensor, documents: Tensor | None, texts: Tensor | None) -> None:
     "Raises ValueError unless queries and keys say their documents both, one for each position, or neither."
     if documents is None and texts is not None:
-        raise ValueError("key_documents without documents: say to which text each query belongs, or leave out both")
+        raise ValueError("key_documents without documents: say to which text each query belongs, or neither")
     for name, x, places in (("documents", documents, positions), ("key_documents", texts, keys)):
         if x is not None and x.shape[-1:] != places.shape[-1:]:
             raise ValueError(
@@ -182,7 +182,7 @@ def attention_scores(
 ) -> Tensor:  # (…,T,S), in float32 at least
     "How well each key answers each query, (…,T,H) and (…,S,H) → (…,T,S). Vaswani et al. 2017, section 3.2.1."
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.mT
-    scores = scores.to(torch.promote_types(q.dtype, torch.float32))  # half is too coarse for softmax
+    scores = scores.to(torch.promote_types(q.dtype, torch.float32))  # half: too coarse for softmax
     if bias is not None:
         scores = scores + bias
     return scores if mask is None else scores.masked_fill(~mask, -torch.inf)

@@ -94,7 +94,7 @@ def split_text(
     """
     utf8_bytes(text)  # a lone surrogate fails here, with its position in the text
     chunks = compile_pattern(pattern).findall(text)
-    if sum(map(len, chunks)) != len(text):
+    if "".join(chunks) != text:
         return list(iterate_chunks(text, pattern))  # slower, and says where
     return chunks
 

@@ -59,15 +59,21 @@ def _nearest(
 class Parser(argparse.ArgumentParser):
     "argparse, with errors of one line that suggest near names."
 
-    def error(self, message: str) -> NoReturn:
+    def error(
+        self,
+        message: str,  # argparse's
+    ) -> NoReturn:
         "Called by argparse for a wrong command line. Raises `CommandError`, status 2."
         if wrong := re.search(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message):
             choices = re.findall(r"[\w-]+", wrong[3])
             message = f"{wrong[1]}: there is no {wrong[2]!r}; {_nearest(wrong[2], choices)}"
         raise CommandError(f"{message} (help: {self.prog} --help)", 2)
 
-    def refuse(self, unknown: Sequence[str]) -> NoReturn:
-        "Say which of the arguments that nothing took is wrong. Raises `CommandError`, status 2."
+    def refuse(
+        self,
+        unknown: Sequence[str],  # arguments that nothing took
+    ) -> NoReturn:
+        "Say what is wrong with the first of them. Raises `CommandError`, status 2."
         option = unknown[0].partition("=")[0]
         if not option.startswith("-"):
             self.error(f"{unknown[0]!r} is one word too many")
@@ -79,7 +85,7 @@ class Parser(argparse.ArgumentParser):
 def decoded(
     blocks: Iterable[bytes],  # a file or a pipe, in blocks of any size
     name: str = "the input",  # what to call it in an error
-    encoding: str = "utf-8",
+    encoding: str = "utf-8",  # any that Python knows
     errors: str = "strict",  # as in `bytes.decode`
 ) -> Iterator[str]:
     "Decode a stream of bytes block by block. Raises `CommandError` with the offset of a byte that is no text."

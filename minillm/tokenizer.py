@@ -98,9 +98,7 @@ class StreamDecoder:
 
     def finish(self) -> str:
         "What was held back, as � unless it is empty; after that the decoder can be used for another text."
-        rest = self.decoder.decode(b"", final=True)
-        self.decoder.reset()
-        return rest
+        return self.decoder.decode(b"", final=True)
 
 # %% ../nbs/13_tokenizer.ipynb #safe-cut
 SAFE_CUT: str = r"(?r)(?<=\p{L})(?=\P{L})|(?<=\p{N})(?=\P{N})"  # a run ends; (?r) searches from the end
@@ -583,5 +581,5 @@ def explore_tokens(
     }
     still = token_html([tokenizer.token_bytes[i] for i in ids], ids)
     about = f"Type a text and see how a vocabulary of {tokenizer.vocab_size:,} tokens writes it."
-    words = {"title": "Your text as tokens", "description": about, "caption": "Tokens with their ids, for any text."}
-    return Explorer("tokens", data=data, still=still, label="fig-explore-tokens", **words)
+    title, caption = "Your text as tokens", "Any text as tokens with their ids."
+    return Explorer("tokens", title=title, description=about, data=data, still=still, caption=caption)

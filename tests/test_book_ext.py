@@ -18,7 +18,7 @@ def project(tmp_path: Path) -> Path:
     "A tiny project: two modules, one importing the other, an asset, a record, a glossary and a bibliography."
     for folder in ("nbs", "minillm/assets/corpus", "minillm/assets/exercises", "results", "book"):
         (tmp_path / folder).mkdir(parents=True)
-    write = lambda name, text: (tmp_path / name).write_text(text, encoding="utf-8")  # noqa: E731
+    write = lambda name, text: (tmp_path / name).write_text(text, encoding="utf-8")
     write("minillm/low.py", 'FILE = "tiny.txt"\n')
     write("minillm/high.py", "def f():\n    from .low import FILE\n    return FILE\n")
     write("minillm/other.py", "x = 1\n")
@@ -91,7 +91,7 @@ def test_imports_are_found_at_any_depth() -> None:
 def test_directives_become_tags_and_roles() -> None:
     cell = lambda source, **metadata: read_cell(
         {"cell_type": "code", "id": "x", "source": source, "metadata": metadata}
-    )  # noqa: E731
+    )
     assert cell("#| export\n\ndef f(): ...").source == "def f(): ..."
     assert cell("#| export\ndef f(): ...").role == "export"
     assert cell("assert f() is None").role == "test"

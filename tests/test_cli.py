@@ -109,7 +109,7 @@ def test_text_as_words(tokenizer: Tokenizer) -> None:
 
 
 def test_forms(tokenizer: Tokenizer) -> None:
-    text = "The 日 \x1b[31m"
+    text = "The 日 \x1b[31m ¿"
     rows = [json.loads(line) for line in answer("tokenize", "--json", text).splitlines()]
     assert [row["id"] for row in rows] == tokenizer.encode(text)
     assert bytes.fromhex("".join(row["bytes"] for row in rows)).decode() == text
@@ -126,6 +126,12 @@ def test_forms(tokenizer: Tokenizer) -> None:
         "bytes per token": f"{length / len(rows):.2f}",
     }
     assert answer("tokenize", "--count").split() == b"tokens 0 bytes 0 characters 0 bytes per token -".split()
+
+
+def test_ids_of_a_long_text(tokenizer: Tokenizer) -> None:
+    text = "the owl and the 日本 cat\n" * 1_000
+    assert list(map(int, answer("tokenize", "--ids", input=text.encode()).split(b" "))) == tokenizer.encode(text)
+    assert answer("tokenize", "--pieces", input=text.encode()).count(b"\n") == len(tokenizer.encode(text)) > 5_000
 
 
 def test_special_tokens_only_when_asked(tokenizer: Tokenizer) -> None:
@@ -199,11 +205,17 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
     assert "no file, folder or corpus" in complaint(1, "tokenize", "--train-on", str(tmp_path / "lost.txt"), "x")
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="nothing is unreadable for root")
-def test_forbidden_file(tmp_path: Path) -> None:
+def test_forbidden_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    "Root may read everything, so the refusal is planted where Python opens files."
     (tmp_path / "secret.txt").write_text("owl", encoding="utf-8")
-    (tmp_path / "secret.txt").chmod(0)
-    assert "Permission denied" in complaint(1, "tokenize", "--file", str(tmp_path / "secret.txt"))
+
+    def refuse(file, *words, **options):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    status = main(["tokenize", "--file", str(tmp_path / "secret.txt")])
+    monkeypatch.undo()
+    assert status == 1 and "Permission denied" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -345,10 +357,13 @@ def test_info() -> None:
     assert "device" in lines["torch"] and "threads" in lines["torch"] and lines["assets/tokenizer"].endswith("kB in 1")
 
 
-def test_nothing_to_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    "At a terminal, without a text, the command says so instead of waiting."
+def test_nothing_to_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    "At a terminal, without a text, the command says so instead of waiting; training and saving needs none."
     monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda self: True})())
+    monkeypatch.setattr("minillm.cli.file_blocks", lambda path: [b"this would wait for the keyboard"])
     assert main(["tokenize"]) == 2 and "there is no text; try: minillm tokenize" in capsys.readouterr().err
+    assert main(["tokenize", "--train-on", "sample", "--vocab-size", "260", "--save", str(tmp_path / "x.json")]) == 0
+    assert capsys.readouterr().out == "" and (tmp_path / "x.json").exists()
 
 
 def test_every_option_is_explained() -> None:

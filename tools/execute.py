@@ -118,7 +118,7 @@ def main() -> int:
     seconds = json.loads(budget.read_text(encoding="utf-8")).get("chapters", {}) if budget.exists() else {}
     stale.sort(key=lambda path: -float(seconds.get(path.stem, 60)))
     print(f"{len(paths) - len(stale)} of {len(paths)} chapters are up to date; {len(stale)} to execute", flush=True)
-    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "MINILLM_STRICT": "1"}
     failures = []
     with ProcessPoolExecutor(arguments.jobs) as pool:
         for done in as_completed([pool.submit(execute, path) for path in stale]):

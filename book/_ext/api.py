@@ -15,7 +15,8 @@ CELL = re.compile(r"^# %% (?:\.\./)+(?P<doc>nbs/\w+)\.ipynb #(?P<cell>[\w-]+)", 
 
 
 def label(module: str, name: str) -> str:
-    return f"api-{module}-{name}".replace("_", "-").replace(".", "-").lower()
+    "The anchor of a name; upper and lower case differ, as in Python."
+    return f"api-{module}-{name}".replace("_", "-").replace(".", "-")
 
 
 def comments_by_line(source: str) -> dict[int, str]:

@@ -131,7 +131,7 @@ class Convention:
                 return f"[{text}](#{rest})"
             if rest.startswith("cell/"):
                 return f"[{text}](#cell-{rest[5:]})"
-            return f"[{text}](#api-{rest.replace('.', '-').replace('_', '-').lower()})"
+            return f"[{text}](#api-{rest.replace('.', '-').replace('_', '-')})"
         if target.startswith("term-"):
             if target[5:] not in self.terms:
                 raise Trouble(f"the glossary has no term for {target!r}")

@@ -92,6 +92,12 @@
     for (const wide of document.querySelectorAll("figure.ml-figure, .bd-article table, div.cell_output .output, mjx-container")) {
       if (wide.scrollWidth > wide.clientWidth + 1) wide.setAttribute("tabindex", "0");
     }
+    // the theme's names for screen readers: a name must hold the words that are shown
+    for (const named of document.querySelectorAll('summary[aria-label="Toggle hidden content"], .search-button-field[aria-label]')) {
+      named.removeAttribute("aria-label");
+    }
+    for (const arrow of document.querySelectorAll(".bd-sidebar summary")) arrow.setAttribute("aria-label", "Show or hide the pages below");
+    for (const list of document.querySelectorAll('.citation-list[role="list"]')) list.removeAttribute("role");
     // a link into a fold opens it; so does printing
     const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
     const fold = target && target.closest("details");

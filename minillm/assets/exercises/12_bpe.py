@@ -201,14 +201,14 @@ def checks(digit_pattern):
         got == ["in", " ", "1", "9", "6", "9"],
         f"'in 1969' must become in, a space, 1, 9, 6, 9; your pattern gives {got}",
     )
-    for text in ("٣٤ ½", "I'LL\n\n  x.size, it's", "a  b\t\n"):
+    for text in ("٣٤ ½", "½½ ²³ ⅣⅣ", "I'LL\n\n  x.size, it's", "a  b\t\n"):
         want = [
             piece
             for chunk in split_text(text, GPT4_PATTERN)
             for piece in (chunk if chunk.isnumeric() else [chunk])
         ]
         got = split_text(text, pattern)
-        if text.startswith("٣") and got != want:
+        if text.startswith(("٣", "½")) and got != want:
             mistake(f"digits of other scripts count too, use \\p{{N}}: {text!r} must be {want}, yours is {got}")
         expect(
             got == want,
@@ -228,7 +228,12 @@ def wrong_ascii():
     return GPT4_PATTERN.replace(r"\p{N}{1,3}", r"[0-9]|\p{N}{1,3}")
 
 
+def wrong_decimal():
+    return GPT4_PATTERN.replace(r"\p{N}{1,3}", r"\d|\p{N}{1,3}")
+
+
 planted = {
+    wrong_decimal: "other scripts",
     wrong_unchanged: "groups of three",
     wrong_with_space: "the space went with",
     wrong_ascii: "other scripts",
