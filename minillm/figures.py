@@ -11,9 +11,11 @@ import html
 import re
 from collections.abc import Sequence
 from io import StringIO
+from typing import Any
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -23,11 +25,11 @@ def colors() -> tuple[str, ...]:
     return ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 # %% ../nbs/01_figures.ipynb #figure
-def _style() -> dict[str, object]:
-    "Matplotlib settings of the house; #010101 marks what takes the page's text colour."
+def _style() -> Any:
+    "Matplotlib settings (a dictionary) of the house; #010101 marks what takes the page's text colour."
     inked = "text.color axes.labelcolor axes.edgecolor axes.titlecolor xtick.color ytick.color".split()
     return dict.fromkeys(inked, "#010101") | {
-        "axes.prop_cycle": matplotlib.cycler(color=colors()),
+        "axes.prop_cycle": cycler(color=colors()),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titlesize": 11,
@@ -148,7 +150,7 @@ def heatmap(
         axis.set_ticks(range(matrix.shape[1 - k]), labels) if labels is not None else axis.set_ticks([])
     for (row, column), value in np.ndenumerate(matrix) if fmt else ():
         color = "#ffffff" if share[row, column] > 0.5 else "#010101"
-        ax.text(column, row, format(value, fmt), ha="center", va="center", color=color)
+        ax.text(column, row, format(value, fmt or ""), ha="center", va="center", color=color)
 
 # %% ../nbs/01_figures.ipynb #token-strip
 def _visible(piece: str | bytes) -> str:
