@@ -15,7 +15,7 @@ from time import process_time
 import torch
 import torch.nn.functional as F
 
-from minillm.attention import causal_mask, flash_attention, mask_tiles, scaled_dot_product_attention
+from minillm.attention import causal_mask, flash_attention, mask_rule, scaled_dot_product_attention
 
 HEADS, WIDTH = 4, 64
 
@@ -23,7 +23,7 @@ HEADS, WIDTH = 4, 64
 def contenders(T: int) -> dict[str, Callable]:
     "Causal attention, four ways."
     place = torch.arange(T)
-    mask, rule = causal_mask(place), mask_tiles(place)
+    mask, rule = causal_mask(place), mask_rule(place)
     return {
         "plain": lambda q, k, v: scaled_dot_product_attention(q, k, v, mask=mask),
         "tiled": lambda q, k, v: flash_attention(q, k, v, mask=rule),

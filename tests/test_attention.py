@@ -24,7 +24,7 @@ from minillm.attention import (
     document_mask,
     explore_attention,
     flash_attention,
-    mask_tiles,
+    mask_rule,
     merge_heads,
     padding_mask,
     scaled_dot_product_attention,
@@ -232,7 +232,7 @@ def test_masks_by_loops(data: st.DataObject) -> None:
     causal = data.draw(st.booleans())
     window = data.draw(st.none() | st.integers(1, 4)) if causal else None
     tensors = [torch.tensor(x) for x in (p, kp, d, kd)]
-    got = mask_tiles(*tensors, window=window, causal=causal)(slice(0, T), slice(0, S))
+    got = mask_rule(*tensors, window=window, causal=causal)(slice(0, T), slice(0, S))
     expected = [
         [[allowed_pair(p[b][t], kp[b][s], d[b][t], kd[b][s], window, causal) for s in range(S)] for t in range(T)]
         for b in range(B)
@@ -241,7 +241,7 @@ def test_masks_by_loops(data: st.DataObject) -> None:
     dense = causal_mask(tensors[0], tensors[1], window=window) if causal else padding_mask(*tensors[:2])
     assert torch.equal(got, dense & document_mask(*tensors[2:]))
     t, s = slice(T // 2, T), slice(S // 3, S)
-    assert torch.equal(mask_tiles(*tensors, window=window, causal=causal)(t, s), got[..., t, s])
+    assert torch.equal(mask_rule(*tensors, window=window, causal=causal)(t, s), got[..., t, s])
 
 
 @both
@@ -252,7 +252,7 @@ def test_packed_texts_equal_texts_alone(attend: Attend) -> None:
     positions = torch.cat([*(torch.arange(n) for n in lengths), torch.full((padding,), -1)])
     documents = torch.cat([*(torch.full((n,), i) for i, n in enumerate(lengths)), torch.full((padding,), -1)])
     q, k, v = inputs(10, T, T)
-    out = attend(q, k, v, mask=mask_tiles(positions, documents=documents))
+    out = attend(q, k, v, mask=mask_rule(positions, documents=documents))
     start = 0
     for n in lengths:
         t = slice(start, start + n)
@@ -267,7 +267,7 @@ def test_a_ring_of_keys(attend: Attend) -> None:
     "Keys may lie in any order, with empty slots between, as in a cache that overwrites: positions decide."
     q, k, v = inputs(11, 2, 8)
     order = torch.tensor([5, 6, -1, 2, 3, 4, -1, 1])
-    got = attend(q, k, v, mask=mask_tiles(torch.tensor([5, 6]), order, window=4))
+    got = attend(q, k, v, mask=mask_rule(torch.tensor([5, 6]), order, window=4))
     for i, seen in enumerate([[3, 4, 5, 0], [4, 5, 0, 1]]):  # slots of positions 2-5 and 3-6
         alone = F.scaled_dot_product_attention(q[..., i : i + 1, :], k[..., seen, :], v[..., seen, :])
         torch.testing.assert_close(got[..., i : i + 1, :], alone)
@@ -282,7 +282,7 @@ def test_rules_equal_tensors(T: int, tile: int, window: int | None, seed: int) -
     q, k, v = inputs(seed, T, T)
     places = torch.stack([torch.arange(T), torch.arange(T) - T // 2])  # the second text is padded on the left
     places = places.clamp(min=-1)
-    rule = mask_tiles(places, window=window)
+    rule = mask_rule(places, window=window)
     distance = lambda t, s: -(places[:, None, t, None] - places[:, None, None, s]).abs().double()
     dense = {"mask": rule(slice(0, T), slice(0, T)), "bias": distance(slice(0, T), slice(0, T))}
     right = with_gradients(lambda *x: scaled_dot_product_attention(*x, **dense), q, k, v)
@@ -337,11 +337,11 @@ def test_flash_never_holds_the_scores() -> None:
     places = torch.arange(T)
     slope = lambda t, s: (places[None, s] - places[t, None]).float() / T
     with meter:
-        flash_attention(q, k, v, mask=mask_tiles(places), bias=slope, tile=64).sum().backward()
+        flash_attention(q, k, v, mask=mask_rule(places), bias=slope, tile=64).sum().backward()
     assert meter.peak < T * T  # bytes: a quarter of the scores
     plain = chapter_function("22_attention", "LiveBytes")()
     with plain:
-        scaled_dot_product_attention(q, k, v, mask=mask_tiles(places), bias=slope).sum().backward()
+        scaled_dot_product_attention(q, k, v, mask=mask_rule(places), bias=slope).sum().backward()
     assert plain.peak > 8 * T * T  # the meter sees them where they are
 
 
@@ -386,13 +386,13 @@ def test_errors_of_the_rest() -> None:
     with pytest.raises(ValueError, match="window=0"):
         causal_mask(torch.arange(3), window=0)
     with pytest.raises(ValueError, match="try causal=True"):
-        mask_tiles(torch.arange(3), window=2, causal=False)
+        mask_rule(torch.arange(3), window=2, causal=False)
     with pytest.raises(ValueError, match="without documents"):
-        mask_tiles(torch.arange(3), key_documents=torch.arange(3))
+        mask_rule(torch.arange(3), key_documents=torch.arange(3))
     with pytest.raises(ValueError, match="need key_documents too"):
-        mask_tiles(torch.arange(3), torch.arange(5), torch.arange(3))
+        mask_rule(torch.arange(3), torch.arange(5), torch.arange(3))
     with pytest.raises(ValueError, match="the mask goes to 4"):  # positions for 3 tokens, 4 come
-        flash_attention(**GOOD, mask=mask_tiles(torch.arange(3)), tile=2)
+        flash_attention(**GOOD, mask=mask_rule(torch.arange(3)), tile=2)
     for wrong in (torch.zeros(3), torch.ones(3, dtype=torch.bool), torch.tensor(3), torch.zeros(1, 2, 3).long()):
         for mask in (causal_mask, padding_mask, document_mask):
             with pytest.raises(ValueError, match="whole numbers"):

@@ -8,19 +8,19 @@ import torch
 import torch.nn.functional as F
 
 import results as tool
-from minillm.attention import causal_mask, flash_attention, mask_tiles, scaled_dot_product_attention
+from minillm.attention import causal_mask, flash_attention, mask_rule, scaled_dot_product_attention
 
 PROGRAM = """
 import sys, torch
 from pathlib import Path
-from minillm.attention import causal_mask, flash_attention, mask_tiles, scaled_dot_product_attention
+from minillm.attention import causal_mask, flash_attention, mask_rule, scaled_dot_product_attention
 torch.set_num_threads(1)
 T, place = int(sys.argv[2]), torch.arange(int(sys.argv[2]))
 q, k, v = (torch.randn(1, 2, T, 64, requires_grad=True) for _ in range(3))
 if sys.argv[1] == "warm":
     flash_attention(q[..., :64, :], k[..., :64, :], v[..., :64, :]).sum().backward()
 elif sys.argv[1] == "tiled":
-    flash_attention(q, k, v, mask=mask_tiles(place)).sum().backward()
+    flash_attention(q, k, v, mask=mask_rule(place)).sum().backward()
 else:
     scaled_dot_product_attention(q, k, v, mask=causal_mask(place)).sum().backward()
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
@@ -53,7 +53,7 @@ def test_equal_to_torch_at_length(seed: int) -> None:
     window = [None, 50, 200][seed % 3]
     first = max(S - T, 0)
     texts = torch.randint(0, 3, (2, max(T + first, S)), generator=generator).sort(-1).values
-    rule = mask_tiles(
+    rule = mask_rule(
         torch.arange(first, first + T), torch.arange(S), texts[:, first : first + T], texts[:, :S], window=window
     )
     mask = rule(slice(0, T), slice(0, S))
@@ -90,5 +90,5 @@ def test_causal_at_both_ends() -> None:
             places = torch.arange(S - T, S)
             v = torch.eye(S)[None]
             zero = torch.zeros(1, S, 2)
-            out = flash_attention(zero[:, :T], zero, v, mask=mask_tiles(places, torch.arange(S)), tile=16)
+            out = flash_attention(zero[:, :T], zero, v, mask=mask_rule(places, torch.arange(S)), tile=16)
             assert torch.equal(out[0] > 0, causal_mask(places, torch.arange(S)))
