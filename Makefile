@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test test-book test-slow test-real lint lab export results class bench clean execute
+.PHONY: help env book test test-book test-slow test-real lint lab export assets results class bench clean execute
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ lab: env ## JupyterLab with the chapters
 
 export: env ## nbs/ → minillm/
 	@$(RUN) tools/export.py
+
+assets: env ## rebuild what is shipped and made by program: the sample tokenizer
+	@$(RUN) tools/build_tokenizer.py
 
 results: env ## re-run the stale long experiments and write results/*.json
 	@$(RUN) tools/results.py

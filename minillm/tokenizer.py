@@ -41,6 +41,15 @@ def split_special(
     return regex.split("(" + "|".join(map(regex.escape, longest_first)) + ")", text)
 
 # %% ../nbs/13_tokenizer.ipynb #place-specials
+def _brief(value: object) -> str:
+    "A value from outside as an error message can show it: not too deep, not too long."
+    try:
+        text = reprlib.repr(value)
+    except ValueError:  # Python writes no int of more than 4,300 digits
+        text = "an int with thousands of digits"
+    return text if len(text) <= 100 else text[:100] + "…"
+
+
 def place_specials(
     special_tokens: Iterable[str],  # names, such as "<|endoftext|>"
     tokens: Sequence[bytes],  # the vocabulary, perhaps with some of them
@@ -48,16 +57,17 @@ def place_specials(
 ) -> dict[str, int]:  # name → id; a name that `tokens` lacks gets the next free id
     "Give every special token its id. Raises TypeError or ValueError, also if plain text could become one of them."
     if isinstance(special_tokens, str):
-        raise TypeError(f"special_tokens is one text, expected a list; write [{special_tokens!r}]")
+        raise TypeError(f"special_tokens is one text, expected a list; write [{_brief(special_tokens)}]")
     ids = {data: token for token, data in enumerate(tokens)}
     ordinary = {left + right for left, right in merges}
     found: dict[str, int] = {}
     for name in special_tokens:
         data = utf8_bytes(name)
         if name in found or not data:
-            raise ValueError(f"special token {name!r} is {'named twice' if name else 'empty'}; leave it out")
+            raise ValueError(f"special token {_brief(name)} is {'named twice' if name else 'empty'}; leave it out")
         if len(data) == 1 or data in ordinary:
-            raise ValueError(f"special token {name!r} is what plain text becomes; choose a name like '<|{name}|>'")
+            said, better = _brief(name), _brief(f"<|{name}|>")
+            raise ValueError(f"special token {said} is what plain text becomes; choose a name like {better}")
         found[name] = ids.setdefault(data, len(ids))
     return found
 
@@ -71,20 +81,25 @@ def check_ids(
         return
     for place, token in enumerate(ids):
         if type(token) is not int:
-            kind = type(token).__name__
-            raise TypeError(f"ids[{place}] is {token!r} of type {kind}, expected int; for a tensor use ids.tolist()")
+            got = f"{_brief(token)} of type {type(token).__name__}"
+            raise TypeError(f"ids[{place}] is {got}, expected int; for a tensor use ids.tolist()")
         if not 0 <= token < vocab_size:
-            raise ValueError(f"ids[{place}] is {token}, expected 0 to {vocab_size - 1}; is this the model's tokenizer?")
+            got = f"{_brief(token)}, expected 0 to {vocab_size - 1}"
+            raise ValueError(f"ids[{place}] is {got}; is this the model's tokenizer?")
 
 # %% ../nbs/13_tokenizer.ipynb #stream-decoder
 class StreamDecoder:
-    "Decode ids one at a time: a character appears when its last byte has come. At most three bytes are held back."
+    """Decode ids one at a time: a character appears when its last byte has come; at most three bytes are held.
+
+    Raises LookupError for `errors` that Python does not know.
+    """
 
     def __init__(
         self,
         token_bytes: Sequence[bytes],  # the bytes of each id
         errors: str = "replace",  # for bytes that are no UTF-8: "replace" writes �, "strict" raises
     ) -> None:
+        codecs.lookup_error(errors)  # raises LookupError now, not at the first bad byte
         self.token_bytes = token_bytes
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors)
 
@@ -92,16 +107,22 @@ class StreamDecoder:
         self,
         token: int,  # the next id
     ) -> str:  # the characters that are complete now, often none
-        "Take one id. Raises TypeError or ValueError for what is no id."
+        "Take one id. Raises TypeError or ValueError for what is no id, UnicodeDecodeError if strict."
         check_ids([token], len(self.token_bytes))
         return self.decoder.decode(self.token_bytes[token])
 
     def finish(self) -> str:
-        "What was held back, as � unless it is empty; after that the decoder can be used for another text."
-        return self.decoder.decode(b"", final=True)
+        "What was held back, as � (strict raises UnicodeDecodeError); after that the decoder begins a new text."
+        try:
+            return self.decoder.decode(b"", final=True)
+        finally:
+            self.decoder.reset()
 
 # %% ../nbs/13_tokenizer.ipynb #safe-cut
-SAFE_CUT: str = r"(?r)(?<=\p{L})(?=\P{L})|(?<=\p{N})(?=\P{N})"  # a run ends; (?r) searches from the end
+SAFE_CUT: str = (
+    r"(?r)(?<=\p{L})(?=\P{L})|(?<=\p{N})(?=\P{N})"  # a run ends; (?r) searches from the end
+    r"|(?<=\S)(?=[^\S\r\n])"  # a blank begins
+)
 
 
 def safe_cut(
@@ -138,7 +159,7 @@ def safe_parts(
     special_tokens: Collection[str] = (),  # those that are looked for in it
     size: int = 65_536,  # characters that are gathered before a cut is sought
 ) -> Iterator[str]:  # the same text in parts that may be encoded one by one
-    "Regroup a stream at safe places. Raises TypeError or ValueError with the number of a bad piece."
+    "Regroup a stream at safe places (none in a custom pattern). Raises TypeError or ValueError for a bad piece."
     waiting, length = [""], 0
     wanted = size if pattern in (GPT2_PATTERN, GPT4_PATTERN) else math.inf  # the rule is proven for these two
     for block in _blocks(texts, size):
@@ -175,16 +196,10 @@ class ChunkCache(dict[str, tuple[int, ...]]):
         return found
 
 # %% ../nbs/13_tokenizer.ipynb #byte-letters
-def _brief(value: object) -> str:
-    "A value from outside as an error message can show it: not too deep, not too long."
-    text = reprlib.repr(value)
-    return text if len(text) <= 100 else text[:100] + "…"
-
-
 @cache
 def byte_letters() -> str:
     "The 256 letters in which files write bytes: letter b stands for byte b. Radford et al. 2019, encoder.py."
-    ranges = [("!", "~"), ("¡", "¬"), ("®", "ÿ")]  # what Latin-1 shows: neither controls, spaces nor the soft hyphen
+    ranges = [("!", "~"), ("¡", "¬"), ("®", "ÿ")]  # what Latin-1 shows: no controls, spaces, soft hyphen
     visible = {code for first, last in ranges for code in range(ord(first), ord(last) + 1)}
     others = iter(range(256, 512))
     return "".join(chr(byte if byte in visible else next(others)) for byte in range(256))
@@ -214,7 +229,7 @@ def tokenizer_json(
     special_tokens: Mapping[str, int],  # name → id
     pattern: str,  # the pre-split
 ) -> str:  # JSON, always the same text for the same tokenizer
-    "Write a tokenizer as Hugging Face's `tokenizer.json`. Raises ValueError if two tokens are spelled alike there."
+    "Write a tokenizer as Hugging Face's `tokenizer.json`. Raises ValueError if two tokens are spelt alike there."
     names = {token: name for name, token in special_tokens.items()}
     vocab = {names.get(token) or spell_bytes(data): token for token, data in enumerate(tokens)}
     if len(vocab) < len(tokens):
@@ -245,7 +260,8 @@ def read_utf8(
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is 0x{data[error.start]:02x}, not UTF-8; is it a text file?") from None
+        at = error.start
+        raise ValueError(f"byte {at} is 0x{data[at]:02x}, not UTF-8; is it a text file?") from None
 
 
 def write_whole(
@@ -300,16 +316,16 @@ def _field(document: Any, path: str, kind: type) -> Any:
 def _check_kind(document: Any) -> None:
     "Refuse all that would change ids, by name."
     model = _field(document, "model", dict)
-    extras = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
-    expected = dict.fromkeys(["normalizer", "truncation", "padding", *(f"model.{name}" for name in extras)], "none")
-    expected |= {"model.type": "BPE", "post_processor": "ByteLevel", "decoder": "ByteLevel"}
-    for name, kind in expected.items():
-        value = model.get(name[6:]) if name.startswith("model.") else document.get(name)
-        value = value.get("type", value) if isinstance(value, dict) else value
-        if value and value != kind:
+    outer = ("normalizer", "truncation", "padding", "post_processor", "decoder")
+    inner = "type dropout continuing_subword_prefix end_of_word_suffix byte_fallback ignore_merges".split()
+    found = {name: document.get(name) for name in outer} | {f"model.{name}": model.get(name) for name in inner}
+    kinds = {"model.type": "BPE", "post_processor": "ByteLevel", "decoder": "ByteLevel"}  # of all others, none
+    for name, value in found.items():
+        kind = value.get("type") if isinstance(value, dict) else value
+        if value is not None and (kind != kinds[name] if name in kinds else value not in (False, "")):
             raise ValueError(
-                f"its {name} is {_brief(value)}, expected {kind}; only byte-level BPE as GPT-2 has it "
-                "is read here, the `tokenizers` library reads the other kinds"
+                f"its {name} is {_brief(kind or value)}, expected {kinds.get(name, 'none')}; only byte-level BPE "
+                "as GPT-2 has it is read here, the `tokenizers` library reads the other kinds"
             )
 
 
@@ -320,16 +336,18 @@ def _find_pattern(document: Any) -> str:
         case {"type": "ByteLevel", "add_prefix_space": False, **rest} if rest.get("use_regex", True) is True:
             return GPT2_PATTERN
         case {"type": "Sequence", "pretokenizers": [{"type": "Split", **split}, {"use_regex": False, **rest}]}:
-            if letters.items() <= rest.items() and (split.get("behavior"), split.get("invert")) == ("Isolated", False):
+            whole = {"behavior": "Isolated", "invert": False}
+            if letters.items() <= rest.items() and whole.items() <= split.items():
                 return _field(split, "pattern.Regex", str)
     found = _brief(document.get("pre_tokenizer"))
-    raise ValueError(f"its pre_tokenizer is {found}, expected ByteLevel, or Split and ByteLevel, without a prefix space")
+    wanted = "ByteLevel, or Split and ByteLevel, without a prefix space"
+    raise ValueError(f"its pre_tokenizer is {found}, expected {wanted}")
 
 
 def _known_pattern(pattern: str, trust: bool) -> str:
     "One of the two patterns of chapter 12, recognised in the spellings of other files."
     gpt2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # as OpenAI wrote it
-    gpt4 = "(?i:'s|'t|'re|'ve|'m|'ll|'d)" + GPT4_PATTERN.removeprefix("'(?i:[sdmt]|ll|ve|re)")  # as in Llama 3's file
+    gpt4 = "(?i:'s|'t|'re|'ve|'m|'ll|'d)" + GPT4_PATTERN.removeprefix("'(?i:[sdmt]|ll|ve|re)")  # as Meta wrote it
     same = {GPT2_PATTERN: GPT2_PATTERN, gpt2: GPT2_PATTERN, GPT4_PATTERN: GPT4_PATTERN, gpt4: GPT4_PATTERN}
     if pattern not in same and not trust:
         raise ValueError(
@@ -345,9 +363,9 @@ def _read_vocab(document: Any) -> tuple[dict[int, bytes], list[str]]:
     for added in _field(document, "added_tokens", list):
         name, token = _field(added, "content", str), _field(added, "id", int)
         if not added.get("special") or any(map(added.get, ("lstrip", "rstrip", "single_word"))):
-            raise ValueError(f"added token {name!r} is no plain special token; such tokens are not read here")
+            raise ValueError(f"added token {_brief(name)} is no plain special token; it is not read here")
         if special.setdefault(name, token) != token:
-            raise ValueError(f"added token {name!r} has the ids {special[name]} and {token}")
+            raise ValueError(f"added token {_brief(name)} has the ids {special[name]} and {token}")
     vocab: dict[int, bytes] = {}
     for word, token in [*_field(document, "model.vocab", dict).items(), *special.items()]:
         data = utf8_bytes(word) if word in special else unspell_bytes(word)
@@ -407,7 +425,7 @@ def order_tokens(
     "Check that ids run from 0, that tokens differ, and that each byte is one. Raises TypeError or ValueError."
     for token, data in vocab.items():
         if type(token) is not int or type(data) is not bytes or not data:
-            raise TypeError(f"vocab maps {token!r} to {_brief(data)}, expected int ids to bytes, not empty")
+            raise TypeError(f"vocab maps {_brief(token)} to {_brief(data)}, expected int ids to bytes, not empty")
     for token in range(len(vocab)):
         if token not in vocab:
             raise ValueError(f"id {token} is missing; {len(vocab)} tokens have the ids 0 to {len(vocab) - 1}")
@@ -417,7 +435,7 @@ def order_tokens(
         if ids[data] != token:
             raise ValueError(f"ids {token} and {ids[data]} are both {_brief(data)}; one of them must go")
     if missing := [byte for byte in range(256) if bytes([byte]) not in ids]:
-        raise ValueError(f"{len(missing)} of 256 bytes have no id, such as 0x{missing[0]:02x}; all texts need all bytes")
+        raise ValueError(f"{len(missing)} of 256 bytes have no id, such as 0x{missing[0]:02x}; texts need all")
     return tokens
 
 
@@ -434,14 +452,14 @@ def rank_merges(
         left, right = pair
         for data in (left, right, left + right):
             if data not in known:
-                raise ValueError(f"merge {place}, {left!r} + {right!r}, needs {data!r}, which has no id")
+                raise ValueError(f"merge {place}, {_brief(pair)}, needs {_brief(data)}, which has no id")
         if ranks.setdefault((left, right), place) != place:
-            raise ValueError(f"merges {ranks[left, right]} and {place} are both {left!r} + {right!r}")
+            raise ValueError(f"merges {ranks[left, right]} and {place} are both {_brief(pair)}")
     return ranks
 
 # %% ../nbs/13_tokenizer.ipynb #vocabulary
 class Vocabulary:
-    "Tokens, merges, special tokens and pre-split; the way from ids to text. TypeError or ValueError if parts do not fit."
+    "Tokens, merges, special tokens, pre-split; ids to text. Raises TypeError or ValueError if parts do not fit."
 
     def __init__(
         self,
@@ -475,7 +493,8 @@ class Vocabulary:
         if isinstance(names, str) and names == "all":
             return self.special_tokens
         if isinstance(names, str) or not self.special_tokens.keys() >= set(names):
-            raise ValueError(f"got {names!r}, expected 'all' or a collection of some of {list(self.special_tokens)}")
+            known = _brief(list(self.special_tokens))
+            raise ValueError(f"got {_brief(names)}, expected 'all' or a collection of some of {known}")
         return names
 
     def decode(
@@ -483,7 +502,8 @@ class Vocabulary:
         ids: Sequence[int],  # ids in order
         errors: str = "replace",  # for bytes that are no UTF-8: "replace" writes �, "strict" raises
     ) -> str:  # text, in which special tokens appear by name
-        "Ids → text. Raises TypeError or ValueError for what is no id, with its place."
+        "Ids → text. Raises TypeError or ValueError for what is no id, LookupError for unknown `errors`."
+        codecs.lookup_error(errors)
         check_ids(ids, self.vocab_size)
         return b"".join([self.token_bytes[token] for token in ids]).decode("utf-8", errors)
 
@@ -554,7 +574,7 @@ class Tokenizer(Vocabulary):
         return [self.encode(text, allowed_special=allowed_special) for text in texts]
 
     def encode_iterable(self, texts: Iterable[str], *, allowed_special: Collection[str] = ()) -> Iterator[int]:
-        "The ids of the joined pieces, one by one, in memory that does not grow with the text; see `safe_parts`."
+        "The ids of the joined pieces, in bounded memory (see `safe_parts`); with a custom pattern all is held."
         names = self.allowed(allowed_special)
         parts = safe_parts(texts, self.pattern, names)
         return chain.from_iterable(self.encode(part, allowed_special=names) for part in parts)
@@ -569,7 +589,8 @@ def explore_tokens(
     from minillm.figures import token_html
 
     if tokenizer.pattern not in (GPT2_PATTERN, GPT4_PATTERN):
-        raise ValueError(f"pattern {tokenizer.pattern!r} is not known to the page; use GPT2_PATTERN or GPT4_PATTERN")
+        pattern = _brief(tokenizer.pattern)
+        raise ValueError(f"pattern {pattern} is not known to the page; use GPT2_PATTERN or GPT4_PATTERN")
     ids = tokenizer.encode(text)
     data = {
         "text": text,

@@ -1,9 +1,9 @@
 """A two-layer transformer on torch's own layers learns to copy; at which earlier letters does it look?
 
-A text repeats a unit of 6 to 12 distinct letters: algorithmalgorithmalg… After the first copy every next letter is
-determined: look up the last letter where it stood before, and take what followed it there. So the right pattern of
-attention is known. `make results` makes the record; `python results/attention_copy.py` then writes, from seed 0, the
-example that chapter 22 draws: minillm/assets/attention_example.safetensors.
+A text repeats a unit of 6 to 12 distinct letters: algorithmalgorithmalg… After the first copy every next letter
+is determined: look up the last letter where it stood before, and take what followed it there. So the right
+pattern of attention is known. `make results` makes the record; `python results/attention_copy.py` then writes,
+from seed 0, the example that chapter 22 draws: minillm/assets/attention_example.safetensors.
 """
 
 import json

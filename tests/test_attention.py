@@ -18,6 +18,7 @@ from torch import Tensor
 
 from minillm.attention import (
     Attend,
+    LayerCache,
     attention_scores,
     attention_weights,
     causal_mask,
@@ -115,6 +116,75 @@ def test_scale_comes_before_the_product_in_half_precision(attend: Attend) -> Non
     "Numbers of 45 in 64 places: the bare product, 129600, is more than float16 holds."
     q, k = (torch.full((2, 64), 45.0, dtype=torch.float16) for _ in range(2))
     assert attend(q, k, k).isfinite().all()
+
+
+@both
+def test_scores_are_computed_in_float32(attend: Attend) -> None:
+    "Scores of 180,000 and values whose sums pass 65,504 are too much for float16, not for the result: as near as torch's."
+    generator = torch.Generator().manual_seed(0)
+    q, k = (300 * torch.randn(2, 5, 4, generator=generator).half() for _ in range(2))
+    v = 1000 * torch.rand(2, 5, 4, generator=generator).half()
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    torch.testing.assert_close(attend(q, k, v).double(), exact, rtol=1e-3, atol=0)
+    zero = torch.zeros(2, 300, 4, dtype=torch.float16)  # equal weights of 300 values of 1000
+    torch.testing.assert_close(attend(zero, zero, zero + 1000), zero + 1000)
+
+
+@both
+def test_16_bits_are_as_near_as_torch(attend: Attend) -> None:
+    "Only the result is rounded: half a unit of the last place, 2^-11 in float16, and 2^-8 in bfloat16 for gradients."
+    for dtype, unit in ((torch.float16, 2.0**-11), (torch.bfloat16, 2.0**-8)):
+        q, k, v = inputs(1, 40, 50, H=32, dtype=dtype)
+        (got, *_), (right, *_) = (with_gradients(attend, *given) for given in ((q, k, v), (q.double(), k.double(), v.double())))
+        assert (got.double() - right).norm() < unit * right.norm()
+
+
+@both
+def test_autocast(attend: Attend) -> None:
+    "Inside torch.autocast: the type of torch's own function, gradients of the inputs' type and as near as bfloat16 allows."
+    q, k, v = inputs(18, 64, 64, H=16, dtype=torch.float32)
+    mask = causal_mask(torch.arange(64))
+    right = with_gradients(lambda *x: attend(*x, mask=mask), q.double(), k.double(), v.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        torchs = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        ours = with_gradients(lambda *x: attend(*x, mask=mask), q, k, v)  # backward inside, too
+        weights = attention_weights(q, k, mask=mask)
+        assert attend(q.double(), k.double(), v.double()).dtype == torch.float64
+        with pytest.raises(ValueError, match="expected floating point"):
+            attend(q.long(), k, v)
+    assert ours[0].dtype == torchs.dtype == torch.bfloat16 and weights.dtype == torch.float32
+    for got, exact in zip(ours, right):
+        assert (got.double() - exact).norm() < 0.01 * exact.norm()
+    for got in with_gradients(attend, *(x.detach().to(torch.bfloat16) for x in (q, k, v))):
+        assert got.dtype == torch.bfloat16
+
+
+def test_backward_does_not_mind_autocast() -> None:
+    "Forward outside, backward inside: the scores are the same ones, to the last digit."
+    q, k, v = inputs(19, 20, 20, dtype=torch.float32)
+    outside = torch.autograd.grad(flash_attention(q, k, v).square().sum(), (q, k, v))
+    out = flash_attention(q, k, v).square().sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = torch.autograd.grad(out, (q, k, v))
+    assert all(torch.equal(a, b) for a, b in zip(outside, inside))
+
+
+@both
+def test_on_a_device_without_autocast(attend: Attend) -> None:
+    q, k, v = (torch.zeros(2, 3, 4, 5, device="meta") for _ in range(3))
+    assert attend(q, k, v).shape == (2, 3, 4, 5)
+
+
+@both
+def test_empty_slots_must_be_finite(attend: Attend) -> None:
+    "What fills a slot at −1 does not matter as long as it is a number; nan comes through, as caches are told."
+    q, k, v = (x.detach() for x in inputs(20, 1, 3))
+    mask = causal_mask(torch.tensor([1]), torch.tensor([0, 1, -1]))
+    alone = attend(q, k[..., :2, :], v[..., :2, :])
+    for fill, same in ((0.0, True), (1e30, True), (torch.nan, False)):
+        v[..., 2, :] = fill
+        assert torch.allclose(attend(q, k, v, mask=mask), alone) == same
+    assert "finite" in LayerCache.update.__doc__
 
 
 @both
@@ -305,6 +375,28 @@ def test_a_rule_is_asked_for_tiles_only() -> None:
     assert len(asked) == 1 + 2 * 9  # one look at the last tile for its form
 
 
+@pytest.mark.parametrize("known", [2, 3, 5])
+@both
+def test_a_rule_that_knows_too_little(attend: Attend, known: int) -> None:
+    "Positions for fewer rows than come: an error at any size of tile, not numbers."
+    q, k, v = inputs(12, 6, 6)
+    options = {"tile": 2} if attend is flash_attention else {}
+    for rule in (mask_rule(torch.arange(known), torch.arange(6)), mask_rule(torch.arange(6), torch.arange(known))):
+        with pytest.raises(ValueError, match=rf"positions has shape \({known},\), but the mask goes to"):
+            attend(q, k, v, mask=rule, **options)
+
+
+@pytest.mark.parametrize("name", ["mask", "bias"])
+def test_every_tile_of_a_rule_is_checked(name: str) -> None:
+    "A rule of one's own whose last tile is right and whose first is not: (2,2) asked, (1,1,2,1) and (3,2) come."
+    q, k, v = inputs(12, 6, 6)
+    right = torch.ones(2, 2, dtype=torch.bool if name == "mask" else torch.float64)
+    for wrong in (right.new_ones(3, 2), right.new_ones(2, 3), right.new_ones(4, 1, 2, 2), right.double().long()):
+        rule = lambda t, s, wrong=wrong: wrong if t.start == 0 and s.start == 2 else right
+        with pytest.raises(ValueError, match=rf"{name} (of rows 0 to 2 and columns 2 to 4 has shape|is torch.int64)"):
+            flash_attention(q, k, v, **{name: rule}, tile=2)
+
+
 def test_a_learned_bias_as_a_rule() -> None:
     "The plain function sends it gradients; the tiled one cannot, and says so."
     q, k, v = inputs(13, 4, 4)
@@ -367,7 +459,11 @@ WRONG = {
     "bias's shape": ({"bias": torch.zeros(5, 4)}, "bias has shape"),
     "bias larger than the scores": ({"bias": torch.zeros(3, 3, 4, 4)}, "bias has shape"),
     "rule of numbers": ({"mask": lambda t, s: torch.zeros(4, 4)}, "a mask is boolean"),
-    "rule's shape": ({"mask": lambda t, s: torch.ones(3, 4, dtype=torch.bool)}, "mask has shape"),
+    "rule's shape": (
+        {"mask": lambda t, s: torch.ones(3, 4, dtype=torch.bool)},
+        r"mask of rows 0 to 4 and columns 0 to 4 has shape \(3, 4\), the scores \(2, 3, 4, 4\)",
+    ),
+    "width of 0": (dict.fromkeys(("q", "k"), torch.zeros(2, 3, 4, 0)), "H=0.*at least one number"),
 }
 
 
@@ -393,6 +489,10 @@ def test_errors_of_the_rest() -> None:
         mask_rule(torch.arange(3), torch.arange(5), torch.arange(3))
     with pytest.raises(ValueError, match="the mask goes to 4"):  # positions for 3 tokens, 4 come
         flash_attention(**GOOD, mask=mask_rule(torch.arange(3)), tile=2)
+    with pytest.raises(ValueError, match="H=0"):
+        attention_scores(torch.zeros(2, 0), torch.zeros(2, 0))
+    with pytest.raises(ValueError, match="without documents"):  # what a cache might hand over
+        mask_rule(torch.tensor([1]), torch.tensor([0, 0]), None, torch.tensor([0, 1]))
     for wrong in (torch.zeros(3), torch.ones(3, dtype=torch.bool), torch.tensor(3), torch.zeros(1, 2, 3).long()):
         for mask in (causal_mask, padding_mask, document_mask):
             with pytest.raises(ValueError, match="whole numbers"):
@@ -466,11 +566,12 @@ def test_the_stored_example_is_of_the_record() -> None:
 # ---- mutants: what the chapter's visible tests must catch
 
 MUTANTS = {
-    "scale missing": ("(q.shape[-1] ** -0.5 if scale is None else scale)", "(1.0 if scale is None else scale)"),
+    "scale missing": ("return H**-0.5 if scale is None else scale", "return 1.0 if scale is None else scale"),
     "mask after softmax": (
-        "return torch.softmax(scores.masked_fill(empty, 0.0), dim=-1).masked_fill(empty, 0.0)",
-        "late = 1 if allowed is None else allowed\n"
-        "    return torch.softmax(attention_scores(q, k, bias=added, scale=scale), dim=-1) * late",
+        "    with _no_autocast(q):\n        out = weights @",
+        "    late = 1 if allowed is None else allowed\n"
+        "    weights = torch.softmax(attention_scores(q, k, bias=added, scale=scale), dim=-1) * late\n"
+        "    with _no_autocast(q):\n        out = weights @",
     ),
     "wrong softmax axis": ("scores.masked_fill(empty, 0.0), dim=-1)", "scores.masked_fill(empty, 0.0), dim=-2)"),
     "mask polarity": ("scores.masked_fill(~mask, -torch.inf)", "scores.masked_fill(mask, -torch.inf)"),
@@ -479,13 +580,16 @@ MUTANTS = {
     "padding is seen": ("allowed = (key <= query) & (key >= 0)", "allowed = key <= query"),
     "window off by one": ("(query - key < window)", "(query - key <= window)"),
     "documents mixed": ("(query == key) & (key >= 0)", "(query >= key) & (key >= 0)"),
-    "empty row is nan": ("scores.masked_fill(empty, 0.0), dim=-1).masked_fill(empty, 0.0)", "scores, dim=-1)"),
-    "bias dropped": ("scores = scores + bias", "scores = scores + 0 * bias"),
+    "empty row is nan": ("scores.masked_fill(empty, 0.0), dim=-1)", "scores, dim=-1)"),
+    "empty row is the average": ("return out.masked_fill(empty, 0.0).to(v.dtype)", "return out.to(v.dtype)"),
+    "empty row has weights": ("return weights.masked_fill(empty, 0.0)", "return weights"),
+    "product in 16 bits": (") @ k.to(wide).mT", ").to(q.dtype) @ k.mT"),
+    "bias dropped": ("scores = scores + bias.to(wide)", "scores = scores + 0 * bias"),
     "heads mixed": ("x.unflatten(-1, (n_heads, -1)).transpose(-3, -2)", "x.reshape(len(x), n_heads, x.shape[1], -1)"),
     "no rescaling in flash": ("total = total * shrink + ", "total = total + "),
     "no repair of the mixture": ("mixed = mixed * shrink + ", "mixed = mixed + "),
-    "g·o forgotten": ("v[..., s, :].mT - along[..., t, :])", "v[..., s, :].mT)"),
-    "scale missing in the gradient": ("(dscores * scale).to(q.dtype)", "dscores.to(q.dtype)"),
+    "g·o forgotten": (".to(wide).mT - along[..., t, :])", ".to(wide).mT)"),
+    "scale missing in the gradient": ("+= scale * dscores.mT @ asked", "+= dscores.mT @ asked"),
     "empty row in flash": (".masked_fill(empty, torch.inf)", ""),
     "tiles skipped": ("if allowed is None or allowed.any():", "if allowed is None or allowed.all():"),
     "key documents ignored": ("texts = documents if key_documents is None else key_documents", "texts = documents"),

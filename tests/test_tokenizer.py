@@ -158,6 +158,25 @@ def test_opens_what_tokenizers_wrote(tmp_path: Path) -> None:
         Tokenizer.load(path)
 
 
+def test_the_three_libraries_by_name() -> None:
+    "The table of the chapter: what does the same by another name."
+    tokenizer, theirs, fast = ours(), openai(GPT2_PATTERN), tokenizers.Tokenizer.from_str(as_json(ours()))
+    text, id = f"It{END_OF_TEXT} is", ours().special_tokens[END_OF_TEXT]
+    plain, template = tokenizer.encode(text), tokenizer.encode(text, allowed_special="all")
+    assert id in template and id not in plain == theirs.encode_ordinary(text)
+    with pytest.raises(ValueError, match="disallowed special token"):
+        theirs.encode(text)
+    assert theirs.encode(text, allowed_special="all") == template == fast.encode(text).ids
+    fast.encode_special_tokens = True
+    assert fast.encode(text).ids == plain
+    assert tokenizer.decode(template) == theirs.decode(template) == fast.decode(template, skip_special_tokens=False) == text
+    assert fast.decode(template) == "It is"
+    assert theirs.encode_single_token(END_OF_TEXT) == fast.token_to_id(END_OF_TEXT) == id
+    the = tokenizer.encode(" the")[0]
+    assert tokenizer.token_bytes[the] == theirs.decode_single_token_bytes(the) == b" the" and fast.id_to_token(the) == "Ġthe"
+    assert fast.encode("a b").offsets and theirs.decode_with_offsets([65])[1] == [0]
+
+
 # ---- special tokens
 
 
@@ -221,6 +240,21 @@ def test_stream_decoding_ours(text: str) -> None:
             assert "".join(pieces[: number + 1]) == before.decode("utf-8", "ignore")
 
 
+def test_a_strict_stream_can_be_used_again() -> None:
+    decoder = StreamDecoder([b"\xc3", b"n", b"\xa9"], "strict")
+    for _ in range(2):
+        assert decoder.push(0) == ""
+        with pytest.raises(UnicodeDecodeError, match="unexpected end"):
+            decoder.finish()
+    assert decoder.push(1) + decoder.push(0) + decoder.push(2) + decoder.finish() == "né"
+
+
+def test_unknown_errors_are_refused_at_once() -> None:
+    for call in (ours().stream_decoder, lambda errors: ours().decode([65], errors)):
+        with pytest.raises(LookupError, match="replacing"):
+            call("replacing")
+
+
 def cut(text: str, places: list[int]) -> list[str]:
     ends = sorted({0, len(text), *(place % (len(text) + 1) for place in places)})
     return [text[a:b] for a, b in pairwise(ends)] or [text]
@@ -271,6 +305,26 @@ def test_a_long_line_takes_bounded_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count > 500_000 and peak < 5_000_000
+
+
+@pytest.mark.parametrize("unit", ["- ", "--- ***\n", "🦜 ", "!?\t"])
+def test_text_without_letters_takes_bounded_memory(unit: str) -> None:
+    "Signs and blanks alone: a blank behind a sign is a safe place."
+    tokenizer, text = ours(), unit * (1_000_000 // len(unit))
+    tokenizer.chunks.clear()
+    tracemalloc.start()
+    count = sum(1 for _ in tokenizer.encode_iterable([text]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count > 200_000 and peak < 6_000_000, f"{peak:,} bytes"
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=["gpt2", "gpt4"])
+@given(text=trapped, rest=trapped)
+@relaxed
+def test_a_safe_cut_is_safe_whatever_follows(pattern: str, text: str, rest: str) -> None:
+    cut = safe_cut(text)
+    assert split_text(text[:cut], pattern) + split_text(text[cut:] + rest, pattern) == split_text(text + rest, pattern)
 
 
 def test_text_without_a_safe_place_is_searched_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,12 +412,14 @@ def test_what_is_no_text_is_refused(text: object) -> None:
 
 @pytest.mark.parametrize(
     ("bad", "kind"),
-    [(-1, ValueError), (2048, ValueError), (10**30, ValueError), (True, TypeError), (1.0, TypeError), ("1", TypeError), (None, TypeError)],
+    [(-1, ValueError), (2048, ValueError), (10**30, ValueError), (10**5000, ValueError), (True, TypeError), (1.0, TypeError), ("1" * 1_000_000, TypeError), (None, TypeError)],
+    ids=lambda value: repr(type(value).__name__),
 )
 def test_what_is_no_id_is_refused(bad: object, kind: type[Exception]) -> None:
     tokenizer = ours()
-    with pytest.raises(kind, match=r"ids\[2\] is "):
+    with pytest.raises(kind, match=r"ids\[2\] is ") as caught:
         tokenizer.decode([1, 2, bad])  # type: ignore[list-item]
+    assert len(str(caught.value)) < 250
     with pytest.raises(kind, match=r"ids\[0\] is "):
         tokenizer.stream_decoder().push(bad)  # type: ignore[arg-type]
     assert tokenizer.decode([]) == "" and tokenizer.decode((65, 66)) == "AB"
@@ -399,7 +455,12 @@ BYTES = {byte: bytes([byte]) for byte in range(256)}
         ({**BYTES, 256: b""}, [], "not empty"),
         ({**BYTES, 256: "ab"}, [], "not empty"),
         ({**BYTES, "256": b"ab"}, [], "int ids"),
-        ({**BYTES, 256: b"ab"}, [(b"a", b"c")], "merge 0, b'a' \\+ b'c', needs b'ac'"),
+        ({**BYTES, 256.0: b"ab"}, [], "int ids"),
+        ({True: b"a"}, [], "maps True to b'a'"),
+        ({"x" * 1_000_000: b"a"}, [], "int ids"),
+        ({**BYTES, 256: b"ab"}, [(b"a", b"c")], "merge 0, \\(b'a', b'c'\\), needs b'ac'"),
+        (BYTES, [(b"a", b"b" * 1_000_000)], "merge 0, .*, needs b'bb"),
+        ({**BYTES, 256: b"b" * 1_000_000, 257: b"a" + b"b" * 1_000_000}, [(b"a", b"b" * 1_000_000)] * 2, "merges 0 and 1"),
         ({**BYTES, 256: b"abc"}, [(b"ab", b"c")], "needs b'ab'"),
         ({**BYTES, 256: b"ab"}, [(b"a", b"b"), (b"a", b"b")], "merges 0 and 1"),
         ({**BYTES, 256: b"ab"}, [("a", "b")], "merge 0 is"),
@@ -407,8 +468,24 @@ BYTES = {byte: bytes([byte]) for byte in range(256)}
     ],
 )
 def test_parts_that_do_not_fit_are_refused(vocab: dict, merges: list, says: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=says):
+    with pytest.raises((TypeError, ValueError), match=says) as caught:
         Tokenizer(vocab, merges)
+    assert len(str(caught.value)) < 500
+
+
+def test_long_names_are_shortened_in_messages() -> None:
+    long = "x" * 1_000_000
+    calls = [
+        lambda: Tokenizer(BYTES, [], long),
+        lambda: Tokenizer(BYTES, [], [long, long]),
+        lambda: Tokenizer({**BYTES, 256: b"x" * 999_999, 257: long.encode()}, [(b"x", b"x" * 999_999)], [long]),
+        lambda: Tokenizer(BYTES, [], [long]).encode("text", allowed_special="none"),
+        lambda: ours().encode("text", allowed_special=[long]),
+    ]
+    for call in calls:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            call()
+        assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("pattern", ["(", "(a)|b", "a"])
@@ -519,6 +596,13 @@ HOSTILE = {
     "prefix": (mutant(model__continuing_subword_prefix="##"), "continuing_subword_prefix"),
     "suffix": (mutant(model__end_of_word_suffix="</w>"), "end_of_word_suffix"),
     "normalizer": (mutant(normalizer={"type": "NFC"}), "normalizer is 'NFC'"),
+    "normalizer without a type": (mutant(normalizer={"type": None}), "normalizer is"),
+    "normalizer called none": (mutant(normalizer={"type": "none"}), "normalizer is 'none'"),
+    "normalizer empty": (mutant(normalizer={}), "normalizer is {}"),
+    "decoder without a type": (mutant(decoder={"type": None}), "decoder is"),
+    "added of a megabyte": (mutant(added_tokens=[{**ADDED, "content": "x" * 1_000_000, "special": False}]), "no plain special"),
+    "added twice, a megabyte": (mutant(added_tokens=[{**ADDED, "content": "x" * 1_000_000, "id": i} for i in (257, 258)]), "has the ids 257"),
+    "merge of a megabyte": (mutant(model__merges=["a " + "b" * 1_000_000]), "needs b'bb"),
     "truncation": (mutant(truncation={"max_length": 5}), "truncation"),
     "padding": (mutant(padding={"strategy": "BatchLongest"}), "padding"),
     "other decoder": (mutant(decoder={"type": "Metaspace"}), "decoder is 'Metaspace'"),
@@ -588,6 +672,7 @@ def test_the_unbroken_file_is_accepted(tmp_path: Path) -> None:
         (mutant().replace(json.dumps(GPT2_PATTERN), json.dumps(gpt2)), GPT2_PATTERN),
         (mutant().replace(json.dumps(GPT2_PATTERN), json.dumps(llama3)), GPT4_PATTERN),
         (mutant(model__unk_token="<x>"), GPT2_PATTERN),
+        (mutant(normalizer=None, model__continuing_subword_prefix="", model__byte_fallback=False, model__dropout=None), GPT2_PATTERN),
     ]:
         path.write_text(text, encoding="utf-8")
         assert Tokenizer.load(path).pattern == pattern

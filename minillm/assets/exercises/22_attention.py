@@ -2,10 +2,11 @@
 # %% setup
 import torch
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from typing import Any, Protocol, TypeAlias, runtime_checkable
-from minillm.attention import Attend, Cache, LayerCache, Tiles, attention_scores, attention_weights, causal_mask, document_mask, explore_attention, flash_attention, mask_tiles, merge_heads, padding_mask, scaled_dot_product_attention, split_heads
+from minillm.attention import Attend, Cache, LayerCache, TileRule, attention_scores, attention_weights, causal_mask, document_mask, explore_attention, flash_attention, mask_rule, merge_heads, padding_mask, scaled_dot_product_attention, split_heads
 
 # %% exercise 22-a {"title": "All of it", "answer": "def attend_causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...", "returns": true}
 import torch
@@ -29,16 +30,23 @@ def variant(q, k, v, scale=True, late=False, dim=-1, flip=False, shift=0):
 
 
 def checks(attend_causal):
+    for T, H in ((5, 4), (7, 9)):
+        check_size(attend_causal, T, H)
+
+
+def check_size(attend_causal, T, H):
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(5, 4, generator=generator) for _ in range(3))
+    q, k, v = (torch.randn(T, H, generator=generator) for _ in range(3))
     got = attend_causal(q.clone(), k.clone(), v.clone())
-    expect(isinstance(got, torch.Tensor) and got.shape == (5, 4), "the result should be a tensor (T,H), like q")
+    shape = f"the result should be a tensor (T,H), like q: here ({T}, {H})"
+    expect(isinstance(got, torch.Tensor) and got.shape == (T, H), shape)
+    got = got.to(q.dtype)
 
     def same(**bug):
         return torch.allclose(got, variant(q, k, v, **bug), atol=1e-5, equal_nan=True)
 
     if same(scale=False):
-        mistake("the scale is missing: multiply the scores by 1/√H, here 1/2, before the softmax")
+        mistake(f"the scale is missing: multiply the scores by 1/√H, here 1/{H**0.5:.0f}, before the softmax")
     if same(late=True):
         mistake("the mask comes after the softmax: the rows no longer add up to 1; set scores to −inf before it")
     if same(dim=0):
@@ -49,9 +57,10 @@ def checks(attend_causal):
         mistake("causal, but off by one: each query also sees the token after it")
     if same(shift=-1):
         mistake("causal, but off by one: a query does not see itself, and the first row has nothing to attend")
-    if torch.allclose(got, torch.softmax(q @ k.T / 2, -1) @ v, atol=1e-5):
+    if torch.allclose(got, torch.softmax(q @ k.T / H**0.5, -1) @ v, atol=1e-5):
         mistake("there is no mask: every query sees the future")
-    expect(torch.allclose(got, variant(q, k, v), atol=1e-5), "the numbers differ from softmax(mask(q kᵀ / √H)) v")
+    where = f"for T={T} and H={H} the numbers differ from softmax(mask(q kᵀ / √H)) v"
+    expect(torch.allclose(got, variant(q, k, v), atol=1e-5), where)
 
 
 def wrong_no_scale(q, k, v):
@@ -82,6 +91,11 @@ def wrong_not_itself(q, k, v):
     return torch.softmax(scores, -1) @ v
 
 
+def wrong_half_width(q, k, v):
+    scores = (q @ k.T / (q.shape[1] / 2)).masked_fill(~torch.ones(len(q), len(q)).tril().bool(), -torch.inf)
+    return torch.softmax(scores, -1) @ v
+
+
 planted = {
     wrong_no_scale: "the scale is missing",
     wrong_late_mask: "after the softmax",
@@ -89,6 +103,7 @@ planted = {
     wrong_polarity: "polarity",
     wrong_sees_next: "off by one",
     wrong_not_itself: "off by one",
+    wrong_half_width: "for T=7 and H=9",
 }
 
 # %% exercise 22-b {"title": "What it costs", "answer": "def attention_cost(B: int, N: int, T: int, S: int, H: int) -> tuple[int, int]: ...", "returns": true}
@@ -198,27 +213,29 @@ hints = [
 
 def checks(merge_attention):
     generator = torch.Generator().manual_seed(0)
-    for size in (1.0, 3000.0):
-        scores = size + 2 * torch.randn(4, 10, generator=generator, dtype=torch.float64)
-        values = torch.randn(10, 3, generator=generator, dtype=torch.float64)
-        parts = []
-        for half in (slice(0, 3), slice(3, 10)):
-            parts += [
-                torch.softmax(scores[:, half], -1) @ values[half],
-                scores[:, half].logsumexp(-1, keepdim=True),
-            ]
-        got, right = merge_attention(*(part.clone() for part in parts)), torch.softmax(scores, -1) @ values
-        a, la, b, lb = parts
-        expect(getattr(got, "shape", None) == (4, 3), "the result should be (T,H), like each half")
-        if not got.isfinite().all():
-            mistake(
-                f"with log-sum-exps near {size:.0f} your exponentials overflow: subtract the larger one first"
-            )
-        if torch.allclose(got, (a + b) / 2):
-            mistake("you took the mean of both halves; a half with larger scores weighs more")
-        if torch.allclose(got, (la * a + lb * b) / (la + lb)):
-            mistake("you weighted by the logarithm of the sums; the sums themselves are e^L")
-        expect(torch.allclose(got, right), "it differs from attention over all keys at once")
+    both_ways = ((0, 3000, 0, 3000), (3000, 0, 0, 3000))  # a row each
+    for near in ((1, 1), (3000, 3000), (0, 3000), (3000, 0), (-3000, -3000), both_ways):
+        check_halves(merge_attention, near, generator)
+
+
+def check_halves(merge_attention, near, generator):
+    level = [torch.tensor(x, dtype=torch.float64).expand(4)[:, None] for x in near]  # (T,1) for each half
+    scores = 2 * torch.randn(4, 10, generator=generator, dtype=torch.float64)
+    scores = scores + torch.cat([level[0].expand(4, 3), level[1].expand(4, 7)], -1)
+    values = torch.randn(10, 3, generator=generator, dtype=torch.float64)
+    parts = []
+    for half in (slice(0, 3), slice(3, 10)):
+        parts += [torch.softmax(scores[:, half], -1) @ values[half], scores[:, half].logsumexp(-1, keepdim=True)]
+    got, right = merge_attention(*(part.clone() for part in parts)), torch.softmax(scores, -1) @ values
+    a, la, b, lb = parts
+    expect(getattr(got, "shape", None) == (4, 3), "the result should be (T,H), like each half")
+    if not got.isfinite().all():
+        mistake(f"with log-sum-exps near {near} your exponentials overflow: subtract each row's larger one")
+    if torch.allclose(got, (a + b) / 2):
+        mistake("you took the mean of both halves; a half with larger scores weighs more")
+    if torch.allclose(got, (la * a + lb * b) / (la + lb)):
+        mistake("you weighted by the logarithm of the sums; the sums themselves are e^L")
+    expect(torch.allclose(got, right), f"near {near} it differs from attention over all keys at once")
 
 
 def wrong_mean(out_a, log_sum_a, out_b, log_sum_b):
@@ -234,7 +251,24 @@ def wrong_overflow(out_a, log_sum_a, out_b, log_sum_b):
     return (a * out_a + b * out_b) / (a + b)
 
 
-planted = {wrong_mean: "mean of both", wrong_logarithms: "logarithm", wrong_overflow: "overflow"}
+def wrong_one_sided(out_a, log_sum_a, out_b, log_sum_b):
+    b = (log_sum_b - log_sum_a).exp()
+    return (out_a + b * out_b) / (1 + b)
+
+
+def wrong_one_maximum(out_a, log_sum_a, out_b, log_sum_b):
+    high = torch.maximum(log_sum_a, log_sum_b).max()
+    a, b = (log_sum_a - high).exp(), (log_sum_b - high).exp()
+    return (a * out_a + b * out_b) / (a + b)
+
+
+planted = {
+    wrong_mean: "mean of both",
+    wrong_logarithms: "logarithm",
+    wrong_overflow: "overflow",
+    wrong_one_sided: "overflow",
+    wrong_one_maximum: "overflow",
+}
 
 # %% exercise 22-e {"title": "Mend it", "answer": "def cut_heads(x: Tensor, n_heads: int) -> Tensor: ...", "returns": true}
 import torch
