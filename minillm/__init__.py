@@ -28,7 +28,7 @@ _HOME = {
     "scaled_dot_product_attention": "attention",
 }
 
-__all__ = ["__version__", *sorted(_HOME)]
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

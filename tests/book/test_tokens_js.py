@@ -39,7 +39,7 @@ process.stdout.write(JSON.stringify(answers));
 """
 SPECIAL = [END_OF_TEXT, "<|a|>", "<|a|><|b|>"]
 TRAPS = [*"aéЖ字ัK’' \n\r\t.,!-_12½٣ſSsLlReVeDmT<|>", "\x85", "\x1c", "\ufeff", "\u3000", "\u00a0", "\u0301", "🦜"]
-TRAPS += ["'re", "'LL", "'ſ", "  ", "\r\n", "12345", " the", "<|a", "|>", *SPECIAL]
+TRAPS += ["'re", "'LL", "'ſ", "  ", "\r\n", "12345", " the", "'ſthe", "<|a", "|>", *SPECIAL]
 
 
 def borders() -> list[str]:
@@ -62,12 +62,12 @@ def cases() -> list[tuple[str, bool]]:
 def test_javascript_gives_the_ids_of_python(pattern: str) -> None:
     if not (node := shutil.which("node")):
         pytest.fail("this test needs node, as `make test-book` does")
-    tokenizer = Tokenizer.train(load_corpus("sample"), 2048, pattern=pattern, special_tokens=SPECIAL)
+    texts = [*load_corpus("sample"), "ſthe " * 99]  # merges with the long s show whether 'ſ is cut off as a chunk
+    tokenizer = Tokenizer.train(texts, 2048, pattern=pattern, special_tokens=SPECIAL)
     tried = cases()
     assert len(tried) > 5000
     job = {"script": SCRIPT.read_text(encoding="utf-8"), "data": explore_tokens("x", tokenizer).data, "cases": tried}
     done = subprocess.run([node, "-e", RUN], input=json.dumps(job), capture_output=True, text=True, encoding="utf-8", timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    answers = json.loads(done.stdout)
-    for (text, allowed), ids in zip(tried, answers, strict=True):
-        assert ids == tokenizer.encode(text, allowed_special="all" if allowed else ()), f"{text!r}, special tokens {'read' if allowed else 'not read'}"
+    for (text, allowed), ids in zip(tried, json.loads(done.stdout), strict=True):
+        assert ids == tokenizer.encode(text, allowed_special="all" if allowed else ()), f"{text!r}, special tokens allowed: {allowed}"
