@@ -435,7 +435,8 @@ def order_tokens(
         if ids[data] != token:
             raise ValueError(f"ids {token} and {ids[data]} are both {_brief(data)}; one of them must go")
     if missing := [byte for byte in range(256) if bytes([byte]) not in ids]:
-        raise ValueError(f"{len(missing)} of 256 bytes have no id, such as 0x{missing[0]:02x}; texts need all")
+        lacking = f"{len(missing)} of 256 bytes have no id, such as 0x{missing[0]:02x}"
+        raise ValueError(f"{lacking}; all texts need all bytes")
     return tokens
 
 
