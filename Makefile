@@ -55,8 +55,11 @@ results: env ## re-run the stale long experiments and write results/*.json
 class: env ## class/: an nbgrader course with the practice exercises
 	@$(RUN) tools/make_class.py --out class
 
-bench: env ## side-by-side measurements against public libraries
-	@for script in benchmarks/*.py; do echo "== $$script"; $(RUN) $$script || exit 1; done
+bench: env ## side by side with public libraries: make bench FILES="a.txt b.txt" GPT2=folder
+	@$(RUN) benchmarks/bpe_training.py $(FILES)
+	@$(RUN) benchmarks/attention.py
+	@if [ -n "$(GPT2)" ] && [ -n "$(FILES)" ]; then $(RUN) benchmarks/encoding.py --gpt2 $(GPT2) $(FILES); \
+	else echo "encoding is measured with GPT2=folder (vocab.json, merges.txt) and FILES=… only"; fi
 
 clean: ## remove what was built (not .venv)
 	@rm -rf book/_build class build dist .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* minillm_book.egg-info/SOURCES.txt

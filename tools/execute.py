@@ -86,15 +86,15 @@ def stderr_of(cells: list, ran: list) -> list:
     ]
 
 
-def store(chapter: Chapter, record: dict) -> None:
-    "Write the outputs at once, and drop the chapter's older ones."
+def store(chapter: Chapter, record: dict, kept: int = 3) -> None:
+    "Write the outputs at once; keep a few older ones, so that a change taken back runs nothing."
     EXECUTED.mkdir(parents=True, exist_ok=True)
-    for old in EXECUTED.glob(f"{chapter.path.stem}.*.json"):
-        if old != chapter.executed_path:
-            old.unlink()
     partial = chapter.executed_path.with_suffix(".partial")
     partial.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
     partial.replace(chapter.executed_path)
+    copies = sorted(EXECUTED.glob(f"{chapter.path.stem}.*.json"), key=lambda path: path.stat().st_mtime)
+    for old in copies[:-kept]:
+        old.unlink()
 
 
 def write_times(paths: list[Path]) -> None:
