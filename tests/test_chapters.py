@@ -175,7 +175,7 @@ def test_a_missing_name_is_blamed_on_the_export_cell(monkeypatch: pytest.MonkeyP
 def test_a_broken_copy_of_a_real_module_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "minillm.figures", broken_module("figures", "ax.invert_yaxis()", "pass"))
     (failure,) = failures(Chapter.load(NBS / "01_figures.ipynb")).values()
-    assert "cell 'test-bars', line 4" in failure and "assert ax.yaxis_inverted()" in failure
+    assert "cell 'test-bars', line 5" in failure and "assert ax.yaxis_inverted()" in failure
 
 
 def test_naive_functions_can_be_reached() -> None:
