@@ -105,8 +105,11 @@ class Api(SphinxDirective):
         section = nodes.section(ids=[anchor], names=[anchor])
         section += nodes.title("", "", nodes.literal("", title))
         domain = self.env.domains["std"].data
-        domain["labels"][anchor] = (self.env.docname, anchor, title)
-        domain["anonlabels"][anchor] = (self.env.docname, anchor)
+        target = anchor.lower()  # links are looked up in lower case
+        if domain["labels"].get(target, (self.env.docname, anchor))[1] != anchor:
+            raise ValueError(f"{title} and another name of {module} differ in case alone, so links cannot tell them apart; rename one")
+        domain["labels"][target] = (self.env.docname, anchor, title)
+        domain["anonlabels"][target] = (self.env.docname, anchor)
         return section
 
     def constant(self, module: str, name: str, node: ast.AST) -> nodes.section:

@@ -75,6 +75,15 @@ class State:
         settings = configparser.ConfigParser()
         settings.read(root / "settings.ini", encoding="utf-8")
         self.git_url = settings["DEFAULT"].get("git_url", "").strip()
+        self.chapters: dict[str, tuple[str, Chapter]] = {}
+
+    def chapter(self, docname: str) -> Chapter:
+        "The chapter, parsed once for a build, and again only if its file changed."
+        path = self.root / f"{docname}.ipynb"
+        text = path.read_text(encoding="utf-8")
+        if docname not in self.chapters or self.chapters[docname][0] != text:
+            self.chapters[docname] = text, Chapter.read(path, self.library, text)
+        return self.chapters[docname][1]
 
 
 def is_chapter(docname: str) -> bool:
@@ -112,9 +121,9 @@ def opening_line(chapter: Chapter, record: dict, git_url: str) -> str:
     return f"```{{div}} ml-opening\n{' · '.join(parts)}\n```"
 
 
-def notebook_page(state: State, docname: str, text: str, warn) -> str:
+def notebook_page(state: State, docname: str, warn) -> str:
     "The notebook that MyST-NB gets: transformed cells with the stored outputs."
-    chapter = Chapter.read(state.root / f"{docname}.ipynb", state.library, text)
+    chapter = state.chapter(docname)
     record = chapter.executed()
     if record is None:
         raise RuntimeError(f"{docname} has no up-to-date outputs; run tools/execute.py first (make book does)")
@@ -146,9 +155,9 @@ def read_source(app, docname: str, source: list[str]) -> None:
     state: State = app.minillm
     warn = lambda message: logger.warning(message, location=docname)
     if is_chapter(docname):
-        source[0] = notebook_page(state, docname, source[0], warn)
+        source[0] = notebook_page(state, docname, warn)
         keys = getattr(app.env, "minillm_keys", {})
-        app.env.minillm_keys = keys | {docname: Chapter.read(state.root / f"{docname}.ipynb", state.library).key}
+        app.env.minillm_keys = keys | {docname: state.chapter(docname).key}
     else:
         source[0], troubles = state.convention.prose(source[0])
         for trouble in troubles:
@@ -159,7 +168,7 @@ def outdated(app, env, added, changed, removed) -> list[str]:
     "Chapters whose outputs are other ones than when their page was read."
     known = getattr(env, "minillm_keys", {})
     names = [name for name in known if (app.minillm.root / f"{name}.ipynb").exists()]
-    return [name for name in names if known[name] != Chapter.read(app.minillm.root / f"{name}.ipynb", app.minillm.library).key]
+    return [name for name in names if known[name] != app.minillm.chapter(name).key]
 
 
 def badge(app, docname: str, role: str, module: str) -> nodes.raw | None:
@@ -213,7 +222,7 @@ def finish_page(app, doctree: nodes.document) -> None:
     docname = app.env.docname
     if not is_chapter(docname):
         return
-    module = Chapter.read(app.minillm.root / f"{docname}.ipynb", app.minillm.library).module
+    module = app.minillm.chapter(docname).module
     for cell in list(doctree.findall(nodes.container)):
         if cell.get("nb_element") != "cell_code":
             continue

@@ -160,4 +160,37 @@ def check_attention(frame: Frame) -> None:
     assert int(head.input_value()) == len(data["products"]) - 1
 
 
-CHECKED = {"temperature": check_temperature, "bpe_merges": check_bpe_merges, "tokens": check_tokens, "attention": check_attention}
+def check_embedding(frame: Frame) -> None:
+    "The nearest tokens of several tokens, with one number, some and all of them."
+    data = data_of(frame)
+    tokens, vectors = data["tokens"], data["vectors"]
+    slider = frame.get_by_role("slider", name="Numbers that count")
+
+    def compare() -> None:
+        d = int(slider.input_value())
+        i = frame.locator("[data-chips] [role=option]").evaluate_all("all => all.findIndex((e) => e.getAttribute('aria-selected') === 'true')")
+        cut = [row[:d] for row in vectors]
+        lengths = [math.hypot(*row) or 1 for row in cut]
+        cosines = [(math.fsum(a * b for a, b in zip(row, cut[i])) / n / lengths[i], -j) for j, (row, n) in enumerate(zip(cut, lengths)) if j != i]
+        best = sorted(cosines, reverse=True)[:8]
+        assert bar_values(frame, "Cosine of the eight nearest tokens") == pytest.approx([max(c, 0) for c, _ in best], abs=1e-9)
+        assert readout(frame, "Its cosine") == pytest.approx(best[0][0], abs=1e-9)
+        if best[0][0] - best[1][0] > 1e-9:
+            assert frame.locator("[data-readout=Nearest]").inner_text() == f"Nearest {tokens[-best[0][1]]}"
+
+    compare()
+    for key in ("Home", "ArrowRight", "ArrowRight", "End"):
+        slider.press(key)
+        compare()
+    for key in ("Home", "ArrowRight", "End"):
+        frame.locator("[data-chips] [role=option][tabindex='0']").press(key)
+        compare()
+
+
+CHECKED = {
+    "temperature": check_temperature,
+    "bpe_merges": check_bpe_merges,
+    "tokens": check_tokens,
+    "attention": check_attention,
+    "embedding": check_embedding,
+}
