@@ -49,7 +49,7 @@ def broken_module(name: str, old: str, new: str) -> types.ModuleType:
         f"{old!r} stands {source.count(old)} times in minillm/{name}.py; choose a line that is there once"
     )
     copy = types.ModuleType(real.__name__)
-    copy.__file__ = real.__file__
+    copy.__file__, copy.__package__, copy.__spec__ = real.__file__, real.__package__, real.__spec__
     exec(compile(source.replace(old, new), real.__file__, "exec"), copy.__dict__)
     return copy
 

@@ -1,9 +1,16 @@
 """The command line, run as a command: what it writes, what it says when something is wrong, and its exit status."""
 
+import contextlib
+import gzip
+import io
+import itertools
 import json
+import math
 import os
 import platform
+import re
 import select
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -12,8 +19,10 @@ from pathlib import Path
 import pytest
 
 from minillm import __version__
-from minillm.cli import build_parser, default_tokenizer_path, main
-from minillm.corpus import sample_sentences
+from minillm.batches import Prepared
+from minillm.bigram import NGram
+from minillm.cli import build_parser, default_tokenizer_path, main, watched
+from minillm.corpus import iter_documents, sample_sentences
 from minillm.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -240,7 +249,7 @@ def test_wrong_ids() -> None:
     ("words", "said"),
     [
         (["tokenise", "x"], "command: there is no 'tokenise'; did you mean tokenize?"),
-        (["xyzzy"], "command: there is no 'xyzzy'; there are tokenize, info"),
+        (["xyzzy"], "command: there is no 'xyzzy'; there are tokenize, prepare, info"),
         (["tokenize", "--idz", "x"], "unknown option --idz; did you mean --ids?"),
         (["tokenize", "--zzzzz", "x"], "unknown option --zzzzz; there are --count,"),
         (["--versoin"], "unknown option --versoin; did you mean --version?"),
@@ -256,6 +265,18 @@ def test_wrong_ids() -> None:
         (["tokenize", "--vocab-size", "300", "x"], "belong to --train-on"),
         (["tokenize", "--vocab-size", "many", "--train-on", "sample", "x"], "invalid int value: 'many'"),
         (["info", "a", "b"], "'b' is one word too many"),
+        (["prepare"], "the following arguments are required: DATA, --out"),
+        (["prepare", "sample"], "the following arguments are required: --out"),
+        (["prepare", "sample", "more", "--out", "x"], "'more' is one word too many"),
+        (["prepare", "sample", "--out", "x", "--vocab-siez", "300"], "unknown option --vocab-siez; did you mean --vocab-size?"),
+        (["prepare", "sample", "--out", "x", "--validation", "1"], "--validation 1 is no share from 0 to below 1; try 0.1"),
+        (["prepare", "sample", "--out", "x", "--validation", "-0.1"], "--validation -0.1 is no share"),
+        (["prepare", "sample", "--out", "x", "--validation", "nan"], "--validation nan is no share"),
+        (["prepare", "sample", "--out", "x", "--validation", "ten"], "invalid float value: 'ten'"),
+        (["prepare", "sample", "--out", "x", "--vocab-size", "256"], "is not from 257 to 1000000 (256 bytes and the end token are 257)"),
+        (["prepare", "sample", "--out", "x", "--vocab-size", "many"], "invalid int value: 'many'"),
+        (["prepare", "sample", "--out", "x", "--vocab-size", "300", "--tokenizer", "y"], "leave one out"),
+        (["prepare", "-", "--out", "x"], "it cannot come by a pipe; save it to a file"),
     ],
 )
 def test_wrong_commands(words: list[str], said: str) -> None:
@@ -287,6 +308,259 @@ def test_train_save_use(tmp_path: Path) -> None:
     assert "does not exist" in complaint(
         1, "tokenize", "--train-on", str(story), "--vocab-size", "260", "--save", str(tmp_path / "no" / "x.json"), "x"
     )
+
+
+# ---- text made ready for training
+
+
+def inside(*words: str | Path, cwd: Path | None = None) -> tuple[int, str, str]:
+    "Status, output and error stream of a command, run in this process: PyTorch takes seconds to import."
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as output,
+        contextlib.redirect_stderr(io.StringIO()) as errors,
+        contextlib.chdir(cwd or Path.cwd()),
+    ):
+        status = main(list(map(str, words)))
+    return status, output.getvalue(), errors.getvalue()
+
+
+def prepared(*words: str | Path) -> dict:
+    "What `minillm prepare … --json` says; the error stream holds a line for each pass and one for the end."
+    status, output, errors = inside("prepare", *words, "--json")
+    said = errors.splitlines()
+    assert status == 0, said
+    assert all(line.startswith("minillm: ") for line in said) and said[-1].endswith(("was up to date", f"made {words[2]}"))
+    return json.loads(output)
+
+
+def refused(status: int, *words: str | Path, **options) -> str:
+    "The last line of a command that must fail with this status and write nothing; before it, passes at most."
+    got, output, errors = inside(*words, **options)
+    lines = errors.splitlines()
+    assert (got, output) == (status, "") and lines[-1].startswith("minillm: "), (got, output, lines)
+    assert sum(" pass " not in line for line in lines) == 1, lines
+    return lines[-1].removeprefix("minillm: ")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    "Every file in a folder."
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "Three hundred documents in a file."
+    file = tmp_path_factory.mktemp("text") / "stories.txt"
+    texts = [f"The owl number {i} sees {i * 7 % 13} mice and a naïve cat in the 日本 garden.\n" * (1 + i % 3) for i in range(300)]
+    file.write_text("<|endoftext|>\n".join(texts), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def tokens(stories: Path) -> Path:
+    "The same, prepared."
+    out = stories.parent / "tokens"
+    prepared(stories, "--out", out, "--vocab-size", "400")
+    return out
+
+
+def test_prepare_from_the_shell(stories: Path, tokens: Path, tmp_path: Path) -> None:
+    "In a process of its own, the output for people: report, then lines; each pass has its line on the error stream."
+    done = command("prepare", str(stories), "--out", "out", "--vocab-size", "400", cwd=tmp_path)
+    said = done.stderr.decode().splitlines()
+    assert done.returncode == 0 and [" pass " in line for line in said] == [True] * (len(said) - 1) + [False]
+    size = f"{300:,} documents, {sum(map(len, iter_documents(stories))):,} characters"
+    assert said[0] == f"minillm: pass 1 over {stories}: {size}" and said[-1] == "minillm: made out"
+    lines = done.stdout.decode().splitlines()
+    assert lines[0].startswith(size) and lines[-1].split() == ["vocabulary", "400"]
+    assert contents(tmp_path / "out") == contents(tokens), "the same bytes as made in another process"
+
+
+def test_prepare_writes_what_the_library_says(stories: Path, tokens: Path) -> None:
+    "Both parts, decoded, are all documents; each id is the tokenizer's; nothing is lost between the commands."
+    data, mine = Prepared.open(tokens), Tokenizer.load(tokens)
+    found = [[list(map(int, store.document(i))) for i in range(store.n_documents)] for store in (data.train, data.validation)]
+    texts = list(iter_documents(stories))
+    assert sorted(mine.decode(ids) for part in found for ids in part) == sorted(texts)
+    assert all(mine.encode(mine.decode(ids)) == ids for part in found for ids in part) and 10 < len(found[1]) < 60
+    assert data.report["text"]["documents"] == 300 and mine.vocab_size == 400
+    first = " ".join(map(str, found[0][0]))
+    assert answer("tokenize", "--tokenizer", str(tokens), "--decode", first).decode() == mine.decode(found[0][0])
+
+
+def test_info_of_a_prepared_folder(tokens: Path) -> None:
+    facts = json.loads(inside("info", tokens, "--json")[1])
+    data = Prepared.open(tokens)
+    numbers = {name: facts[name] for name in ("training_tokens", "training_bytes", "validation_documents", "vocabulary")}
+    assert numbers == {
+        "training_tokens": len(data.train), "training_bytes": data.train.n_bytes,
+        "validation_documents": data.validation.n_documents, "vocabulary": 400,
+    }  # fmt: skip
+    ids = [[int(i) for i in store.ids] for store in (data.train, data.validation)]
+    end = data.tokenizer.special_tokens["<|endoftext|>"]
+    model = NGram(400, 2, end=end).fit(ids[0])
+    bits = sum(-math.log2(model.probabilities(ids[1][:t][-3:])[ids[1][t]]) for t in range(len(ids[1])))
+    assert facts["bigram_bits_per_byte"] == pytest.approx(bits / data.validation.n_bytes)
+    without_ends = sum(len(part) - part.count(end) for part in ids)
+    assert facts["bytes_per_token"] == pytest.approx((data.train.n_bytes + data.validation.n_bytes) / without_ends)
+    spoken = dict(re.split(r"  +| (?=[\d.]+$)", line, maxsplit=1) for line in inside("info", tokens)[1].splitlines())
+    assert spoken["training tokens"] == f"{len(data.train):,}" and spoken["tokenizer hash"] == data.train.header.tokenizer
+    assert float(spoken["bigram bits per byte"]) == pytest.approx(facts["bigram_bits_per_byte"], abs=6e-4)
+
+
+def test_prepared_again_is_used_again(stories: Path, tokens: Path) -> None:
+    before, times = contents(tokens), {path: path.stat().st_mtime_ns for path in tokens.rglob("*")}
+    again = prepared(stories, "--out", tokens, "--vocab-size", "400")
+    assert again["made_now_because"] is None and contents(tokens) == before
+    assert {path: path.stat().st_mtime_ns for path in tokens.rglob("*")} == times
+
+
+def test_other_text_or_settings_replace_nothing_unasked(stories: Path, tmp_path: Path) -> None:
+    text, out = tmp_path / "text.txt", tmp_path / "out"
+    text.write_bytes(stories.read_bytes())
+    prepared(text, "--out", out, "--vocab-size", "300")
+    before = contents(out)
+    for words in (["--vocab-size", "310"], ["--vocab-size", "300", "--validation", "0.2"], ["--tokenizer", default_tokenizer_path()]):
+        said = refused(1, "prepare", text, "--out", out, *words)
+        assert "or with other settings; nothing was changed. Add --replace" in said
+        assert contents(out) == before and {path.name for path in out.iterdir()} == {"report.json", "tokenizer.json", "train", "validation"}
+    with text.open("a", encoding="utf-8") as file:
+        file.write("<|endoftext|>\nOne more story.\n")
+    assert "Add --replace" in refused(1, "prepare", text, "--out", out, "--vocab-size", "300")
+    assert contents(out) == before
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
+    facts = prepared(text, "--out", out, "--vocab-size", "300", "--replace")
+    assert "text" in facts["made_now_because"] and facts["report"]["documents"] == 301
+    assert (out / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("there", [["thesis.txt"], ["tokenizer.json"], ["report.json"], ["train/ids.bin", "report.json"], [".hidden"]])
+def test_a_folder_of_somebody_else_is_left_alone(there: list[str], stories: Path, tmp_path: Path) -> None:
+    for name in there:
+        (tmp_path / "out" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "out" / name).write_text('{"text": "mine"}', encoding="utf-8")
+    before = contents(tmp_path / "out")
+    for words in ([], ["--replace"]):
+        said = refused(1, "prepare", stories, "--out", tmp_path / "out", *words)
+        assert "is not empty" in said and f"prepare did not write that; nothing was changed. Name a new folder, such as --out {tmp_path}" in said
+    assert contents(tmp_path / "out") == before
+
+
+def test_out_is_a_file_or_empty(stories: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("mine", encoding="utf-8")
+    assert "a.txt is a file; --out names a folder" in refused(1, "prepare", stories, "--out", tmp_path / "a.txt")
+    (tmp_path / "empty").mkdir()
+    prepared(stories, "--out", tmp_path / "empty", "--vocab-size", "260")
+    prepared(stories, "--out", tmp_path / "deep" / "er", "--vocab-size", "260")
+
+
+def test_prepare_every_kind_of_data(tmp_path: Path) -> None:
+    rows = [{"question": f"What is {i} and {i}?", "answer": f"{2 * i}, naïve owl.", "text": f"Row {i}."} for i in range(40)]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "rows.jsonl").write_text(lines, encoding="utf-8")
+    with gzip.open(tmp_path / "rows.jsonl.gz", "wt", encoding="utf-8") as packed:
+        packed.write(lines)
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in ("a.txt", "b.md"):
+        (folder / name).write_text(f"# {name}\nThe owl.\n" * 20, encoding="utf-8")
+    short = ["--vocab-size", "300"]
+    plain = prepared(tmp_path / "rows.jsonl", "--out", tmp_path / "1", *short)
+    packed = prepared(tmp_path / "rows.jsonl.gz", "--out", tmp_path / "2", *short)
+    assert plain["report"] == packed["report"] and plain["report"]["documents"] == 40
+    both = prepared(tmp_path / "rows.jsonl", "--out", tmp_path / "3", "--field", "question", "--field", "answer", "--validation", "0", *short)
+    data = Prepared.open(tmp_path / "3")
+    assert data.tokenizer.decode(list(map(int, data.train.document(0)))).startswith("What is ")
+    assert "naïve owl." in data.tokenizer.decode(list(map(int, data.train.document(0)))) and both["report"]["bytes"] > plain["report"]["bytes"]
+    assert prepared(folder, "--out", tmp_path / "4", *short, "--validation", "0")["validation_tokens"] == 0
+    assert "bigram bits per byte -\n" in inside("info", tmp_path / "4")[1]
+    facts = prepared(folder, "--out", tmp_path / "5", "--tokenizer", default_tokenizer_path())
+    assert facts["vocabulary"] == 2048 and (tmp_path / "5" / "tokenizer.json").read_bytes() == default_tokenizer_path().read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", b"", "holds no text"),
+        ("a.txt", b" \n\n", "holds no text"),
+        ("a.txt", "süß".encode("latin-1"), "byte 0xfc at offset 1"),
+        ("a.txt", bytes(range(256)), "is zero, which text never has"),
+        ("a.jsonl", b'{"text": "owl"}\n{"text": \n', "line 2"),
+        ("a.jsonl", b'{"question": "owl"}\n', "its fields are 'question'. Try --field question"),
+        ("a.jsonl", b"[1, 2]\n", "line 1"),
+        ("a.txt.gz", b"no gzip", "a.txt.gz"),
+        ("a/b.csv", b"x", "holds no .txt, .md or .jsonl file"),
+    ],
+)
+def test_bad_data(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    "One line, status 1, and no folder that looks finished."
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    data = tmp_path / name.split("/")[0]
+    assert said in refused(1, "prepare", data, "--out", tmp_path / "out")
+    assert not (tmp_path / "out" / "report.json").exists()
+    assert "No such file" in refused(1, "info", tmp_path / "out")
+
+
+def test_missing_data(tmp_path: Path) -> None:
+    (tmp_path / "story.txt").write_text("owl", encoding="utf-8")
+    assert "Did you mean 'story.txt'?" in refused(1, "prepare", "stroy.txt", "--out", "out", cwd=tmp_path)
+    assert "Did you mean 'sample'?" in refused(1, "prepare", "smaple", "--out", "out", cwd=tmp_path)
+    assert "lost.json" in refused(1, "prepare", "sample", "--out", "out", "--tokenizer", "lost.json", cwd=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_damage_is_told(tokens: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tokens"
+    shutil.copytree(tokens, out)
+    ids = out / "train" / "ids.bin"
+    ids.write_bytes(ids.read_bytes()[:-10])
+    assert "ids.bin" in refused(1, "info", out)
+
+
+def test_a_killed_prepare_leaves_what_was_there(stories: Path, tmp_path: Path) -> None:
+    "Killed after the tokenizer was learned, and after both parts were written: what was there is whole, or what is new is, and the next run finishes."
+    out = tmp_path / "out"
+    prepared(stories, "--out", out, "--vocab-size", "300")
+    old = contents(out)
+    words = ["prepare", str(stories), "--out", str(out), "--vocab-size", "350", "--replace"]
+    for number in (2, 4):
+        process = subprocess.Popen([sys.executable, "-m", "minillm", *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        with process:
+            for line in process.stderr:
+                if f"pass {number}" in line:
+                    process.kill()
+                    break
+        kept = {name: data for name, data in contents(out).items() if not name.startswith(".")}
+        assert kept == old, f"after pass {number}"
+        assert json.loads(inside("info", out, "--json")[1])["vocabulary"] == 300
+    assert prepared(*words[1:])["vocabulary"] == 350
+    fresh = tmp_path / "fresh"
+    prepared(stories, "--out", fresh, "--vocab-size", "350")
+    assert contents(out) == contents(fresh)
+
+
+def test_an_interrupt_is_quiet(stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def press(*words, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minillm.batches.prepare", press)
+    assert main(["prepare", str(stories), "--out", str(tmp_path / "out")]) == 130 and capsys.readouterr().err == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_progress_at_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    "A line that counts along is erased before anything else is written."
+    clock = itertools.count()
+    monkeypatch.setattr("minillm.cli.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert list(watched(["owl", "cat"], "pass 1")) == ["owl", "cat"]
+    said = capsys.readouterr().err
+    assert said == "pass 1: 1 documents, 3 characters\rpass 1: 2 documents, 6 characters\r\x1b[Kminillm: pass 1: 2 documents, 6 characters\n"
+    stream = watched(["owl", "cat"], "pass 1")
+    next(stream)
+    stream.close()
+    assert capsys.readouterr().err.endswith("\x1b[K")
 
 
 # ---- pipes, size, weight
@@ -345,7 +619,7 @@ def test_light() -> None:
     program = (
         "import sys; from minillm.cli import main; main(sys.argv[1:]); assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )
-    for words in (["--help"], ["tokenize", "--help"], ["tokenize", "--ids", "owl"], ["--version"]):
+    for words in (["--help"], ["prepare", "--help"], ["tokenize", "--help"], ["tokenize", "--ids", "owl"], ["--version"]):
         subprocess.run([sys.executable, "-c", program, *words], check=True, capture_output=True)
     assert answer("--version").decode() == f"minillm {__version__}\n"
     assert answer() == answer("--help") and b"minillm tokenize" in answer("--help") and b"examples:" in answer("tokenize", "--help")
@@ -368,8 +642,8 @@ def test_nothing_to_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 def test_every_option_is_explained() -> None:
     parser = build_parser()
-    for words in ("tokenize", "info"):
-        one = parser.parse_args([words]).parser
+    for words in ("tokenize", "info", "prepare x --out y"):
+        one = parser.parse_args(words.split()).parser
         assert all(action.help for action in one._actions), words
 
 

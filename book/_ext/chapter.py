@@ -79,6 +79,15 @@ def read_cell(raw: dict) -> Cell:
     return cell
 
 
+def python_of(source: str) -> str:
+    "A cell's code without IPython's % and ! lines; a line of an expression may start with such a sign, so only where they are no Python."
+    try:
+        ast.parse(source)
+    except SyntaxError:
+        return re.sub(r"^\s*[%!].*$", "pass", source, flags=re.M)
+    return source
+
+
 def imported_modules(code: str) -> set[str]:
     "Names of the minillm modules that `code` imports, at any depth of nesting; `*` when it imports the package as a whole."
     found: set[str] = set()
@@ -157,7 +166,7 @@ class Chapter:
     @cached_property
     def key(self) -> str:
         "Changes exactly when the outputs may."
-        code = "\n".join(re.sub(r"^\s*[%!].*$", "pass", cell.source, flags=re.M) for cell in self.executable())
+        code = "\n".join(python_of(cell.source) for cell in self.executable())
         modules = self.library.closure(code)
         words = literals(code) | {word for module in modules for word in literals(self.library.modules[module])}
         digest = hashlib.sha256(f"{VERSION}\n{self.path.stem}\n{self.numbers}\n".encode())

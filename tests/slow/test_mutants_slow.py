@@ -148,7 +148,7 @@ def caught(chapter: Chapter, name: str, tree: ast.Module, seconds: float, monkey
     home = f"minillm.{chapter.module}"
     real = importlib.import_module(home)
     broken = types.ModuleType(home)
-    broken.__file__ = real.__file__
+    broken.__file__, broken.__package__, broken.__spec__ = real.__file__, real.__package__, real.__spec__
     with monkeypatch.context() as patch, patience(seconds):
         patch.setitem(sys.modules, home, broken)
         try:

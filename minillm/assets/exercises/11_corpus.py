@@ -1,60 +1,47 @@
 # Generated from nbs/11_corpus.ipynb by tools/exercises.py: edit the notebook, then `make export`.
 # %% setup
+import gzip
+import hashlib
+import http.client
+import io
+import itertools
 import json
+import math
+import numpy as np
+import os
+import random
+import re
+import regex
+import ssl
 import sys
+import time
+import unicodedata
+import urllib.error
+import urllib.request
+import zlib
+from array import array
 from codecs import getincrementaldecoder
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from minillm.corpus import CORPORA, SEPARATOR, describe_bad_bytes, find_bad_byte, iter_documents, load_corpus, read_lines, sample_sentences, split_documents, text_files
+from types import MappingProxyType
+from typing import IO, Any, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
+from minillm.storyworld import StoryWorld, check_story as check_story
+from minillm.corpus import CLEANING, CLEANING_STEPS, CORPORA, Cleaner, CleaningEffect, Deduplicator, DownloadError, Duplicate, Field, QualityReport, REMOTE_CORPORA, RemoteFile, SEPARATOR, SUSPICIOUS, TextTally, cache_folder, candidate_chance, choose_bands, clean_text, corpus_file, corpus_version, deduplicate, describe_bad_bytes, download_corpus, download_file, drop_words, estimate_jaccard, find_bad_byte, iter_documents, jaccard, load_corpus, minhash, quality_report, read_lines, read_records, record_text, sample_sentences, shingles, show_report, split_corpus, split_documents, split_of, split_tail, swap_words, text_files
 
-# %% exercise 11-a {"title": "Counting characters without decoding", "answer": "def count_characters(data: bytes) -> int: ...", "returns": true}
-from minillm.exercises import expect, mistake
-
-hints = [
-    "Look at the table of bits again: how do all bytes begin that are not the first of a character?",
-    "Count the bytes whose two highest bits are not 10. `byte & 0b1100_0000` keeps those two bits.",
-]
-
-
-def checks(count_characters):
-    data = "né月😀".encode()
-    got = count_characters(data)
-    if got == len(data):
-        mistake("you counted every byte; a character has one to four bytes, and only its first must count")
-    if got == 1:
-        mistake("you counted only the bytes below 128; characters of several bytes have a first byte, too")
-    if got == 3:
-        mistake("you left out the characters of four bytes; their first byte starts with 11110")
-    expect(got == 4, f"'né月😀' has 4 characters in 10 bytes, yours counts {got}")
-    for text in ["", "plain", "кошка", "cafe\u0301", "नमस्ते", "\U0010ffff\x7f\x80"]:
-        got = count_characters(text.encode())
-        expect(got == len(text), f"{text!r} has {len(text)} characters, yours counts {got}")
-
-
-def wrong_bytes(data):
-    return len(data)
-
-
-def wrong_ascii(data):
-    return sum(byte < 128 for byte in data)
-
-
-def wrong_four(data):
-    return sum(byte < 128 or 192 <= byte < 240 for byte in data)
-
-
-planted = {wrong_bytes: "counted every byte", wrong_ascii: "below 128", wrong_four: "characters of four bytes"}
-
-# %% exercise 11-b {"title": "Bug clinic: the letters that vanish", "answer": "def decode_blocks(blocks: list[bytes]) -> str: ...", "returns": true}
+# %% exercise 11-a {"title": "Bug clinic: the letters that vanish", "answer": "def decode_blocks(blocks: list[bytes]) -> str: ...", "returns": true}
 from codecs import getincrementaldecoder
 
 from minillm.exercises import expect, mistake
 
 hints = [
     "Cut 'é' after its first byte. What does each half decode to?",
-    "Keep the bytes of an unfinished character until the next block. `codecs.getincrementaldecoder` does that.",
+    "Keep the bytes of an unfinished character for the next block: `codecs.getincrementaldecoder` does.",
     "At the end, an unfinished character is an error: call the decoder once more with final=True.",
 ]
 
@@ -79,13 +66,19 @@ def checks(decode_blocks):
         if "\ufffd" in got:
             mistake(f"with the blocks {blocks} a character became \ufffd: each half was decoded on its own")
         if len(got) < len(text):
-            mistake(f"with the blocks {blocks} a letter is lost: each half was decoded on its own and ignored")
+            mistake(
+                f"with the blocks {blocks} a letter is lost: each half was decoded on its own and ignored"
+            )
         expect(got == text, f"with the blocks {blocks} the text is {text!r}, yours is {got!r}")
     single = [data[k : k + 1] for k in range(len(data))]
     expect(decode_blocks(single) == text, "it fails when every block is a single byte")
     bad = b"caf\xe9 au lait"
-    expect(refuses(decode_blocks, bad), f"{bad} is not UTF-8 and must raise UnicodeDecodeError, yours does not")
-    cut_off = "data that ends inside a character must raise UnicodeDecodeError; finish the decoder with final=True"
+    expect(
+        refuses(decode_blocks, bad), f"{bad} is not UTF-8 and must raise UnicodeDecodeError, yours does not"
+    )
+    cut_off = (
+        "data that ends inside a character must raise UnicodeDecodeError; finish the decoder with final=True"
+    )
     expect(refuses(decode_blocks, data[:-1]), cut_off)
 
 
@@ -113,7 +106,7 @@ planted = {
     wrong_end: "final=True",
 }
 
-# %% exercise 11-c {"title": "Undo a wrong table", "answer": "def undo_latin1(text: str) -> str: ...", "returns": true}
+# %% exercise 11-b {"title": "Undo a wrong table", "answer": "def undo_latin1(text: str) -> str: ...", "returns": true}
 from minillm.exercises import expect, mistake
 
 hints = [
@@ -125,7 +118,9 @@ hints = [
 def checks(undo_latin1):
     got = undo_latin1("cafÃ©")
     if got == "cafÃ\u0083Â©":
-        mistake("that is the wrong table again; undoing goes the other way: encode as Latin-1, decode as UTF-8")
+        mistake(
+            "that is the wrong table again; undoing goes the other way: encode as Latin-1, decode as UTF-8"
+        )
     expect(got == "café", f"'cafÃ©' was meant to be 'café', yours is {got!r}")
     for broken in ["æ\x9c\x88", "Ð¼Ð¸Ñ\x80", "plain"]:
         meant = broken.encode("latin-1").decode("utf-8")
@@ -158,4 +153,158 @@ planted = {
     wrong_way: "goes the other way",
     wrong_raises: "yours raises an error",
     wrong_ignores: "lost its last letter",
+}
+
+# %% exercise 11-c {"title": "A quotation in a long text", "answer": "def containment(part: str, whole: str, size: int=5) -> float: ...", "returns": true}
+from minillm.exercises import expect, mistake
+
+hints = [
+    "Jaccard divides by what both hold together. By what must you divide, so that a full quotation gives 1?",
+    "Divide the number of common shingles by the number of shingles of the part alone.",
+]
+
+
+def checks(containment):
+    part = "how many eggs does the blue hen lay in a week"
+    long = (
+        "a book about hens . " + " ".join(f"word{k}" for k in range(300)) + " " + part + " and then she rests"
+    )
+    got = containment(part, long, 5)
+    if 0 < got < 0.1:
+        mistake(
+            f"a full quotation gives {got:.3f}: you divide by the long text's shingles; the part must decide"
+        )
+    expect(got == 1, f"the whole part is in the long text, so the answer is 1, yours is {got}")
+    mixed = " ".join(reversed(part.split())) + " " + " ".join(f"word{k}" for k in range(50))
+    got = containment(part, mixed, 3)
+    if got == 1:
+        mistake("the same words in another order are no quotation: compare shingles, not single words")
+    expect(got == 0, f"no run of 3 words is in common, so the answer is 0, yours is {got}")
+    got = containment("a b c d e f", "a b c x d e f", 2)
+    expect(
+        abs(got - 4 / 5) < 1e-9,
+        f"of the 5 runs of two in 'a b c d e f', 4 are in 'a b c x d e f'; yours is {got}",
+    )
+    one_way, other_way = containment("a b c", "a b c d e", 2), containment("a b c d e", "a b c", 2)
+    if one_way == other_way:
+        mistake(
+            "part and whole were exchanged and the answer stayed; only the shingles of the part count below"
+        )
+    expect(
+        (one_way, other_way) == (1, 0.5),
+        f"expected 1 one way and 0.5 the other, yours are {one_way}, {other_way}",
+    )
+
+
+def wrong_jaccard(part, whole, size=5):
+    from minillm.corpus import jaccard
+
+    return jaccard(shingles(part, size), shingles(whole, size))
+
+
+def wrong_side(part, whole, size=5):
+    small, large = shingles(part, size), shingles(whole, size)
+    return len(small & large) / len(large)
+
+
+def wrong_words(part, whole, size=5):
+    small, large = set(part.split()), set(whole.split())
+    return len(small & large) / len(small)
+
+
+def wrong_smaller(part, whole, size=5):
+    small, large = shingles(part, size), shingles(whole, size)
+    return len(small & large) / min(len(small), len(large))
+
+
+planted = {
+    wrong_jaccard: "you divide by the long text's shingles",
+    wrong_side: "you divide by the long text's shingles",
+    wrong_words: "another order",
+    wrong_smaller: "were exchanged",
+}
+
+# %% exercise 11-d {"title": "Bug clinic: the test that was trained on", "answer": "def is_test(text: str, share: float) -> bool: ...", "returns": true}
+import builtins
+import hashlib
+import random
+import zlib
+
+from minillm.exercises import expect, mistake
+
+hints = [
+    "Start Python twice and print hash('moon') each time.",
+    "Take the first bytes of hashlib.sha256(text.encode()) as a number between 0 and 2**64.",
+    "Compare that number with share times 2**64.",
+]
+
+
+def without_hash(is_test, text, share):
+    "The answer while Python's own hash() is out of reach."
+
+    def refuse(value):
+        mistake(
+            "it calls hash(), another number in each process: the test of today is trained on tomorrow"
+        )
+
+    kept = builtins.hash
+    builtins.hash = refuse
+    try:
+        return is_test(text, share)
+    finally:
+        builtins.hash = kept
+
+
+def checks(is_test):
+    texts = [f"text number {k:05d}" for k in range(4_000)]
+    without_hash(is_test, texts[0], 0.5)
+    first = [bool(is_test(text, 0.25)) for text in texts]
+    again = [bool(is_test(text, 0.25)) for text in reversed(texts)][::-1]
+    if first != again:
+        mistake("asked again in another order, it answers otherwise: chance or the place in the list decides")
+    found = sum(first)
+    if found in (0, 4_000):
+        mistake("texts of equal length all fall on one side: take a number that depends on every character")
+    expect(
+        abs(found - 1_000) < 110,
+        f"of 4,000 texts about 1,000 should be test texts for share 0.25, yours are {found}",
+    )
+    few, none = sum(is_test(text, 0.01) for text in texts), sum(is_test(text, 0.0) for text in texts)
+    expect(few < 70, f"of 4,000 texts about 40 should be test texts for share 0.01, yours are {few}")
+    expect(
+        none == 0 and few > 12,
+        f"share 0 gives no test text and 0.01 about 40 of 4,000; yours give {none}, {few}",
+    )
+    parts = [first[k : k + 100] for k in range(0, 4_000, 100)]
+    expect(
+        all(5 < sum(part) < 50 for part in parts), "texts that follow each other fall on one side together"
+    )
+
+
+def wrong_hash(text, share):
+    return hash(text) % 1000 < share * 1000
+
+
+def wrong_chance(text, share):
+    return random.random() < share
+
+
+def wrong_length(text, share):
+    return len(text) % 100 < share * 100
+
+
+def wrong_tenth(text, share):
+    return zlib.crc32(text.encode()) % 10 < share * 10
+
+
+def wrong_start(text, share):
+    return int(text.split()[-1]) / 4_000 < share if text[-1].isdigit() else False
+
+
+planted = {
+    wrong_hash: "calls hash()",
+    wrong_chance: "chance or the place",
+    wrong_length: "texts of equal length",
+    wrong_tenth: "about 1,000 should be",
+    wrong_start: "one side together",
 }
