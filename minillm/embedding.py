@@ -33,16 +33,17 @@ def _check_whole(name: str, x: Tensor) -> None:
 def _look_up(name: str, i: Tensor, table: Tensor, advice: str) -> Tensor:
     "Rows i of a table (R,D) → (…,D). Raises ValueError for a row that is not there."
     _check_whole(name, i)
+    i = i.long()
     if i.device.type == "cpu" and i.numel() and (i.min() < 0 or i.max() >= len(table)):  # elsewhere a wait
         bad = i[(i < 0) | (i >= len(table))][0].item()
         raise ValueError(f"{name} holds {bad}, but the table has the rows 0 to {len(table) - 1}. {advice}")
-    return F.embedding(i.long(), table)
+    return F.embedding(i, table)
 
 
 class Embedding(nn.Module):
     """A learned vector for each token, (…) → (…,D): the product of one-hot rows and `weight` (V,D).
 
-    Born normal with deviation 1/√D. Raises ValueError for sizes below 1 and ids that are not in the table.
+    Born normal with deviation 1/√D. Raises ValueError for sizes below 1 and, on the CPU, for ids not in the table.
     """
 
     def __init__(
@@ -77,6 +78,20 @@ class Embedding(nn.Module):
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}, factor={self.factor:.4g}"
 
 # %% ../nbs/21_embedding.ipynb #explorer-export
+def _turned(vectors: Tensor, n: int) -> Tensor:
+    "The vectors (n,D), turned so that the strongest directions come first, at most 64. Raises ValueError."
+    if vectors.ndim != 2 or len(vectors) != n or not 2 <= n <= 1000:
+        got = f"vectors of shape {tuple(vectors.shape)} and {n} tokens"
+        raise ValueError(f"{got}; expected (n,D) and n tokens, n from 2 to 1,000. Try weight[:300]")
+    U, S, _ = torch.linalg.svd(vectors.detach().double().cpu(), full_matrices=False)
+    return (U * S)[:, :64]  # a rotation keeps cosines; the explorer says how much it leaves out
+
+
+def _rounded(x: Tensor) -> list[list[float]]:
+    "Numbers short enough to send."
+    return [[round(number, 5) for number in row] for row in x.tolist()]
+
+
 def explore_embedding(
     vectors: Tensor,  # (n,D), one row a token
     tokens: Sequence[str],  # the n tokens, in words
@@ -89,19 +104,17 @@ def explore_embedding(
     from minillm.explorers import Explorer
     from minillm.figures import bars, figure
 
-    if vectors.ndim != 2 or len(vectors) != len(tokens) or not 2 <= len(tokens) <= 1000:
-        got = f"vectors of shape {tuple(vectors.shape)} and {len(tokens)} tokens"
-        raise ValueError(f"{got}; expected (n,D) and n tokens, n from 2 to 1,000. Try weight[:300]")
-    U, S, _ = torch.linalg.svd(vectors.detach().double().cpu(), full_matrices=False)
-    turned = (U * S)[:, :32]  # the same cosines, strongest direction first; more than 32 would change little
-    unit = F.normalize(turned, dim=-1)
+    turned = _turned(vectors, len(tokens))
+    if not 0 <= start < len(tokens):
+        raise ValueError(f"start={start}, but the tokens are 0 to {len(tokens) - 1}; try start=0")
+    unit, kept = F.normalize(turned, dim=-1), (turned.norm() / vectors.norm().clamp(min=1e-30)).square().item()
     near = [j for j in (unit @ unit[start]).argsort(descending=True).tolist() if j != start][:8]
     drawn: Any = figure(height=2.8)
     bars(drawn[1], [tokens[j] for j in near], (unit @ unit[start])[near].tolist())
     drawn[1].set(title=f"Nearest to {tokens[start]!r}", xlabel="cosine")
-    rounded = [[round(x, 5) for x in row] for row in turned.tolist()]
-    data = {"tokens": list(tokens), "vectors": rounded, "start": start}
-    options: Any = {"data": data, "still": drawn[0], "description": "Choose a token and how many numbers count."}
+    data = {"tokens": list(tokens), "vectors": _rounded(turned), "start": start}
+    about = f"Choose a token and how many numbers count. All of them hold {kept:.0%} of the squared lengths."
+    options: Any = {"data": data, "still": drawn[0], "description": about}
     return Explorer("embedding", title="Who is like whom", caption=caption, label=label, **options)
 
 # %% ../nbs/21_embedding.ipynb #learned-export
@@ -126,8 +139,9 @@ class LearnedPositions(nn.Module):
     ) -> Tensor:  # (T,D) or (B,T,D)
         "The row of each place."
         _check_whole("positions", positions)
-        advice = "The table ends there: cut the text, or make a model with a longer context"
-        return _look_up("positions", positions.clamp(min=0), self.weight, advice)
+        advice = "Cut the text, or make a model with a longer context; only -1 is padding"
+        found = torch.where(positions == -1, 0, positions)
+        return _look_up("positions", found, self.weight, advice)
 
 # %% ../nbs/21_embedding.ipynb #waves-export
 def sinusoidal_positions(
@@ -142,9 +156,11 @@ def sinusoidal_positions(
     if width % 2 or not base > 0:
         near = "an even width" if width % 2 else "base=10_000.0"
         raise ValueError(f"width={width}, base={base}; waves are pairs of sine and cosine, base > 0: try {near}")
-    exponents = torch.arange(0, width, 2, device=positions.device) / width  # 2i/D  (D/2,)
-    angles = positions[..., None] * base**-exponents  # (…,D/2)
-    return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)  # (…,D)
+    where = "cpu" if positions.device.type == "mps" else positions.device  # which has no float64
+    exponents = torch.arange(0, width, 2, device=where, dtype=torch.float64) / width  # 2i/D  (D/2,)
+    angles = positions.to(where)[..., None] * base**-exponents  # (…,D/2)
+    waves = torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)  # (…,D)
+    return waves.to(positions.device, torch.float32)
 
 
 class SinusoidalPositions(nn.Module):
@@ -163,7 +179,7 @@ class SinusoidalPositions(nn.Module):
     def forward(
         self,
         positions: Tensor,  # whole numbers, (T,) or (B,T); −1 is padding
-    ) -> Tensor:  # (T,D) or (B,T,D), float32
+    ) -> Tensor:  # (T,D) or (B,T,D), float32: cast it to what it is added to
         "The vector of each place."
         return sinusoidal_positions(positions, self.width, base=self.base)
 
@@ -172,6 +188,19 @@ class SinusoidalPositions(nn.Module):
         return f"{self.width}, base={self.base:g}"
 
 # %% ../nbs/21_embedding.ipynb #bias-export
+def _check_buckets(buckets: int, max_distance: int, bidirectional: bool) -> None:
+    "Raises ValueError unless there are exact and shared buckets, for each direction that counts."
+    _check_sizes(buckets=buckets, max_distance=max_distance)
+    least = 4 if bidirectional else 2
+    if buckets % least:
+        how = "both directions" if bidirectional else "one direction"
+        raise ValueError(f"buckets={buckets}; for {how} it is a multiple of {least}: try buckets=32")
+    exact = buckets // least
+    if max_distance <= exact:
+        advice = f"they end at {exact} already: try max_distance={4 * buckets}"
+        raise ValueError(f"max_distance={max_distance} is within the exact buckets, {advice}")
+
+
 def relative_bucket(
     distance: Tensor,  # whole numbers of any shape: place of the key − place of the query
     buckets: int = 32,  # how many numbers a head learns
@@ -179,7 +208,9 @@ def relative_bucket(
     *,
     bidirectional: bool = False,  # half of the buckets for keys that come later; False: those share bucket 0
 ) -> Tensor:  # the same shape, from 0 to buckets − 1
-    "Near distances have a bucket each, far ones share in logarithmic steps. Raffel et al. 2020, section 2.1."
+    "Near distances have a bucket each, far ones share in log steps. Raffel et al. 2020, 2.1. Raises ValueError."
+    _check_whole("distance", distance)
+    _check_buckets(buckets, max_distance, bidirectional)
     half = buckets // 2 if bidirectional else buckets
     later = (distance > 0) * half if bidirectional else 0
     back = distance.abs() if bidirectional else (-distance).clamp(min=0)
@@ -189,22 +220,10 @@ def relative_bucket(
     return later + torch.where(back < exact, back, shared)
 
 
-def _check_buckets(buckets: int, max_distance: int, bidirectional: bool) -> None:
-    "Raises ValueError for buckets that cannot be filled."
-    least = 4 if bidirectional else 2
-    if buckets < least or buckets % least:
-        how = "both directions" if bidirectional else "one direction"
-        raise ValueError(f"buckets={buckets}; {how} need a multiple of {least}: try buckets=32")
-    exact = buckets // least
-    if max_distance <= exact:
-        advice = f"they end at {exact} already: try max_distance={4 * buckets}"
-        raise ValueError(f"max_distance={max_distance} is within the exact buckets, {advice}")
-
-
 class RelativeBias(nn.Module):
     """A learned number for each head and bucket of distances, to add to scores: a position bias, as in T5.
 
-    `weight` (buckets,N) starts at 0: no preference. Raises ValueError for buckets that cannot be filled.
+    `weight` (buckets,N) starts at 0: no preference. Raises ValueError for sizes that do not fit.
     """
 
     def __init__(
@@ -216,7 +235,7 @@ class RelativeBias(nn.Module):
         bidirectional: bool = False,  # for attention without a causal mask
     ) -> None:
         super().__init__()
-        _check_sizes(n_heads=n_heads, buckets=buckets, max_distance=max_distance)
+        _check_sizes(n_heads=n_heads)
         _check_buckets(buckets, max_distance, bidirectional)
         self.max_distance, self.bidirectional = max_distance, bidirectional
         self.weight = nn.Parameter(torch.zeros(buckets, n_heads))
@@ -228,7 +247,8 @@ class RelativeBias(nn.Module):
     ) -> Tensor:  # (N,T,S) or (B,N,T,S)
         "What to add to the score of each query and key."
         keys = positions if key_positions is None else key_positions
-        _check_whole("positions", positions)
+        for name, x in (("positions", positions), ("key_positions", keys)):
+            _check_whole(name, x)
         distance = keys[..., None, :].long() - positions[..., :, None]  # (…,T,S)
         sizes = {"buckets": len(self.weight), "max_distance": self.max_distance}
         bucket = relative_bucket(distance, **sizes, bidirectional=self.bidirectional)

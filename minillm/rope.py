@@ -236,12 +236,12 @@ def explore_rope(
     from minillm.figures import figure
 
     data, scores = _hands(query, key, base, pairing, longest)
-    fig, ax = figure(width=6.0, height=2.8)
-    ax.plot(scores)
-    ax.set(title="Score by distance", xlabel="positions between key and query", ylabel="score")
+    drawn: Any = figure(width=6.0, height=2.8)
+    drawn[1].plot(scores)
+    drawn[1].set(title="Score by distance", xlabel="positions between key and query", ylabel="score")
     about = "The hands of each pair, turned for two positions. Move the positions; then move both together."
     words: Any = {"title": "Two positions", "description": about, "caption": caption, "label": label}
-    return Explorer("rope", data=data, still=fig, **words)
+    return Explorer("rope", data=data, still=drawn[0], **words)
 
 # %% ../nbs/23_rope.ipynb #scalings-export
 def _check_factor(factor: float, context: int = 1) -> None:

@@ -254,9 +254,10 @@ def read_utf8(
 ) -> str:  # its text, with line ends as they are
     "Read a file as UTF-8. Raises OSError if it cannot be read, ValueError if it is too large or no UTF-8."
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size > limit:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
             raise ValueError(f"the file has more than {limit:,} bytes; no vocabulary needs that")
-        data = file.read(limit)
+        data = file.read(size + 1 if size else limit)  # reading reserves as much as it is allowed to
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -325,6 +325,7 @@ def test_windows(tmp_path: Path, documents: list[list[int]], context: int, size:
     for batch in islice(random_batches(store, size, context), 5):
         assert all((x[0], *y) in texts and x[1:] == y[:-1] for x, y in zip(batch.x.tolist(), batch.y.tolist()))
         assert batch.x.shape == (size, context) and batch.weight is batch.documents is batch.positions is None
+        assert batch.x.is_contiguous() and batch.y.is_contiguous()
     rows = [y for batch in random_batches(store, size, context, order="epoch", epochs=1) for y in batch.y.tolist()]
     missing = Counter(stream[1:]) - Counter(token for y in rows for token in y)
     assert not Counter(token for y in rows for token in y) - Counter(stream[1:])  # nothing twice

@@ -108,13 +108,12 @@ def test_sizes_are_whole_numbers_from_one(make, size: object) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(-1, 5000), min_size=1, max_size=6), st.integers(1, 12), st.sampled_from([10.0, 10_000.0, 5e5]))
+@given(st.lists(st.integers(-1, 10**7), min_size=1, max_size=6), st.integers(1, 12), st.sampled_from([10.0, 10_000.0, 5e5]))
 def test_waves_equal_the_formula(places: list[int], pairs: int, base: float) -> None:
     D = 2 * pairs
     got = sinusoidal_positions(torch.tensor(places), D, base=base)
     due = [[f(t / base ** (2 * i / D)) for i in range(pairs) for f in (math.sin, math.cos)] for t in places]
-    # float32 angles of up to 5,000 radians are exact to 2.4e-4
-    torch.testing.assert_close(got, torch.tensor(due), atol=5e-4, rtol=0)
+    torch.testing.assert_close(got, torch.tensor(due), atol=1e-6, rtol=0)
 
 
 def test_waves_equal_transformers_up_to_order() -> None:
@@ -138,8 +137,10 @@ def test_learned_positions_take_offsets_and_padding() -> None:
     got = learned(rows)
     assert torch.equal(got[0, 2:], learned.weight[:2]) and torch.equal(got[1], learned.weight[2:])
     assert got.isfinite().all()
-    with pytest.raises(ValueError, match="rows 0 to 5. The table ends there"):
+    with pytest.raises(ValueError, match="rows 0 to 5. Cut the text"):
         learned(torch.tensor([6]))
+    with pytest.raises(ValueError, match="positions holds -5"):
+        learned(torch.tensor([[0, -5]]))
 
 
 # ---- the bias by distance
@@ -157,12 +158,14 @@ def test_buckets_equal_transformers(buckets: int, max_distance: int, bidirection
     assert torch.equal(got, due)
 
 
-def test_bias_equals_transformers() -> None:
+@pytest.mark.parametrize("decoder", [True, False])
+def test_bias_equals_transformers(decoder: bool) -> None:
     t5 = pytest.importorskip("transformers.models.t5.modeling_t5")
-    config = t5.T5Config(num_heads=3, d_model=12, d_kv=4, is_decoder=True, relative_attention_num_buckets=8, relative_attention_max_distance=20)
+    sizes = {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 20}
+    config = t5.T5Config(num_heads=3, d_model=12, d_kv=4, is_decoder=decoder, **sizes)
     theirs = t5.T5Attention(config, has_relative_attention_bias=True, layer_idx=0)
     nn.init.normal_(theirs.relative_attention_bias.weight)
-    ours = RelativeBias(3, buckets=8, max_distance=20)
+    ours = RelativeBias(3, buckets=8, max_distance=20, bidirectional=not decoder)
     with torch.no_grad():
         ours.weight.copy_(theirs.relative_attention_bias.weight)
     torch.testing.assert_close(ours(torch.arange(50))[None], theirs.compute_bias(50, 50))
@@ -200,8 +203,8 @@ def test_bias_works_in_both_forms_of_attention_with_a_gradient() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"buckets": 7}, "buckets=7; one direction need a multiple of 2"),
-        ({"buckets": 2, "bidirectional": True}, "both directions need a multiple of 4"),
+        ({"buckets": 7}, "buckets=7; for one direction it is a multiple of 2"),
+        ({"buckets": 2, "bidirectional": True}, "for both directions it is a multiple of 4"),
         ({"buckets": 32, "max_distance": 16}, "they end at 16 already: try max_distance=128"),
         ({"max_distance": 0}, "max_distance=0"),
     ],
@@ -214,6 +217,22 @@ def test_bias_refuses(arguments: dict, says: str) -> None:
 def test_bias_wants_whole_numbers() -> None:
     with pytest.raises(ValueError, match="positions is torch.float32"):
         RelativeBias(2)(torch.randn(3))
+    with pytest.raises(ValueError, match="key_positions is torch.float32"):
+        RelativeBias(2)(torch.arange(3), torch.randn(3))
+
+
+@pytest.mark.parametrize(("buckets", "max_distance"), [(32, 16), (32, 8), (1, 128), (0, 9), (2.0, 128)])
+def test_buckets_refuse(buckets: int, max_distance: int) -> None:
+    with pytest.raises(ValueError, match="buckets=|within the exact"):
+        relative_bucket(-torch.arange(40), buckets, max_distance)
+    with pytest.raises(ValueError, match="distance is torch.float32"):
+        relative_bucket(torch.randn(3))
+
+
+def test_the_start_is_small() -> None:
+    torch.manual_seed(0)
+    assert LearnedPositions(500, 64).weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not RelativeBias(4).weight.any()
 
 
 # ---- the explorer
@@ -224,11 +243,30 @@ def test_explorer_sends_the_same_cosines() -> None:
     vectors = torch.randn(20, 50)
     explorer = explore_embedding(vectors, [f"<b>{i}" for i in range(20)])
     sent = torch.tensor(explorer.data["vectors"])
-    assert sent.shape == (20, 20)
+    assert sent.shape == (20, 20) and "100%" in explorer.description
     torch.testing.assert_close(F.normalize(sent) @ F.normalize(sent).T, F.normalize(vectors) @ F.normalize(vectors).T, atol=1e-4, rtol=0)
     sizes = sent.square().sum(0)
     assert (sizes.diff() <= 0).all(), "the strongest direction comes first"
     assert "<b>0" not in explorer._repr_html_()
+
+
+def test_explorer_says_what_it_leaves_out() -> None:
+    torch.manual_seed(0)
+    vectors = torch.randn(300, 256, dtype=torch.float64)
+    explorer = explore_embedding(vectors, [str(i) for i in range(300)], start=7)
+    S = torch.linalg.svdvals(vectors)
+    kept = (S[:64].square().sum() / S.square().sum()).item()
+    assert f"{kept:.0%} of the squared lengths" in explorer.description and 0.3 < kept < 0.6
+    sent = torch.tensor(explorer.data["vectors"], dtype=torch.float64)
+    torch.testing.assert_close(sent @ sent.T, (vectors @ torch.linalg.svd(vectors).Vh[:64].T) @ (vectors @ torch.linalg.svd(vectors).Vh[:64].T).T, atol=0.05, rtol=0)
+    with pytest.raises(ValueError, match="start=300, but the tokens are 0 to 299"):
+        explore_embedding(vectors, [str(i) for i in range(300)], start=300)
+
+
+def test_explorer_draws_the_chosen_token() -> None:
+    vectors = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+    labels = [[tick.get_text() for tick in explore_embedding(vectors, ["a", "b", "c", "d"], start=i).still.axes[0].get_yticklabels()] for i in (0, 2)]
+    assert labels == [["b", "d", "c"], ["d", "b", "a"]]
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 2, 2), (4, 2), (1, 2)])

@@ -956,7 +956,7 @@ def test_python_files_say_their_encoding(folder: str) -> None:
 
 def public_names(book: Book) -> dict[str, str]:
     "Public name → module, for what the chapters after the tools (01 to 03) export."
-    chapters = [chapter for chapter in book if (chapter.number or 0) > 10]
+    chapters = [chapter for chapter in book if (chapter.number or 0) >= 10]
     return {
         name: str(chapter.module)
         for chapter in chapters

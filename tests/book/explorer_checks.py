@@ -187,10 +187,134 @@ def check_embedding(frame: Frame) -> None:
         compare()
 
 
+def check_batch(frame: Frame) -> None:
+    "Who sees whom in the given batch, with and without documents and restarted positions, and in texts of the reader's own."
+    import torch
+
+    from minillm.attention import mask_rule
+    from minillm.batches import cut_pieces, pack_best_fit, pack_sequential
+
+    data = data_of(frame)
+    box, how, width = frame.get_by_label("Your own texts"), frame.get_by_label("How your texts share rows"), frame.get_by_label("Tokens in your rows")
+    number, apart, again = frame.get_by_role("slider", name="Row", exact=True), frame.get_by_label("Use documents"), frame.get_by_label("Positions start again")
+    cursor = frame.locator("[data-chips] [role=option][tabindex='0']")
+
+    def shown_mask() -> list[list[int]]:
+        cells = frame.locator("[data-grid] [data-value]").evaluate_all("all => all.map((e) => [e.dataset.row, e.dataset.column, e.dataset.value].map(Number))")
+        size = max(row for row, _, _ in cells) + 1
+        assert [cell[:2] for cell in cells] == [[t, s] for t in range(size) for s in range(size)]
+        return [[value for row, _, value in cells if row == t] for t in range(size)]
+
+    def compare(rows: list[list[dict]]) -> None:
+        "The grid and the numbers against chapter 22's masks."
+        row = rows[int(number.input_value())]
+        place = torch.tensor([slot["position"] if again.is_checked() or slot["position"] < 0 else t for t, slot in enumerate(row)])
+        text = torch.tensor([slot["document"] for slot in row])
+        mask = mask_rule(place, documents=text if apart.is_checked() else None)(slice(None), slice(None))
+        assert shown_mask() == mask.int().tolist()
+        assert chips(frame, "Tokens of the row, with their positions: choose a query") == [slot["token"] for slot in row]
+        notes = frame.locator("[data-chips] [role=option] small").evaluate_all("all => all.map((e) => Number(e.textContent))")
+        assert notes == place.tolist()
+        t = frame.locator("[data-chips] [role=option]").evaluate_all("all => all.findIndex((e) => e.getAttribute('aria-selected') === 'true')")
+        assert readout(frame, "Keys it sees") == mask[t].sum() and readout(frame, "Its weight") == row[t]["weight"]
+        target = frame.locator("[data-readout='Its target']").get_attribute("data-value")
+        assert target == (row[t]["target"].replace(" ", "␣").replace("\n", "↵") if row[t]["weight"] else "none")
+        assert readout(frame, "Pairs in the row") == mask.sum()
+        assert readout(frame, "Pairs across texts") == (mask & (text[:, None] != text)).sum()
+        assert readout(frame, "Pairs that look ahead") == mask.triu(1).sum()
+
+    compare(data["rows"])
+    for key in ("End", "Home", "ArrowRight", "ArrowRight"):
+        cursor.press(key)
+        compare(data["rows"])
+    for control in (apart, again, apart, again):
+        control.press("Space")
+        compare(data["rows"])
+    frame.locator("[data-grid] [tabindex='0']").press("ArrowDown")
+    compare(data["rows"])
+    number.press("End")
+    compare(data["rows"])
+
+    texts = ["Mia took the lamp", "It rained all day and all night long", "Hello", "Tom ran home"]
+    box.fill("\n".join(["", *texts, "  "]))
+    for _ in range(3):
+        T, way = int(width.input_value()), how.input_value()
+        words = [line.split() for line in texts]
+        lengths = [len(ids) + 1 for ids in words]
+        pieces = cut_pieces(lengths, T)
+        packed = {"one text a row": [[p] for p in pieces], "sequential": pack_sequential(cut_pieces(lengths, 99), T), "best fit": pack_best_fit(pieces, T)}[way]
+        rows = []
+        for row in packed:
+            slots = []
+            for document, (k, start, stop) in enumerate(row):
+                ids = [data["end"], *words[k], data["end"]]
+                slots += [{"token": ids[t], "target": ids[t + 1], "document": document, "position": t - start, "weight": 1} for t in range(start, stop)]
+            rows.append(slots + [{"token": "", "target": "", "document": -1, "position": -1, "weight": 0}] * (T - len(slots)))
+        for key in ("Home", "End"):
+            number.press(key)
+            compare(rows)
+        how.select_option({"one text a row": "sequential", "sequential": "best fit", "best fit": "one text a row"}[way])
+        width.press("ArrowLeft")
+    box.fill("")
+    number.press("Home")
+    compare(data["rows"])
+
+
+def check_rope(frame: Frame) -> None:
+    "Both positions, alone and together, every pair and base: what each pair adds, its angle and the score."
+    import torch
+
+    from minillm.rope import RoPE
+
+    data = data_of(frame)
+    query, key = (torch.tensor(data[name], dtype=torch.float64).flatten() for name in ("query", "key"))  # neighbouring pairs
+    t, s, pair, base = (frame.get_by_label(name, exact=True) for name in ("Position of the query", "Position of the key", "Pair", "Base"))
+    together, longest = frame.get_by_label("Move both together"), data["longest"]
+
+    def place(slider) -> int:
+        return int(float(slider.input_value()))
+
+    def compare() -> float:
+        rope = RoPE(len(query), base=data["bases"][place(base)], pairing="interleaved")
+        a, b = (rope(x[None], torch.tensor([place(p)]))[0].unflatten(0, (-1, 2)) for x, p in ((query, t), (key, s)))
+        added = ((a * b).sum(-1) / len(query) ** 0.5).tolist()
+        assert bar_values(frame, "What each pair adds to the score") == pytest.approx(added, rel=1e-5, abs=1e-5)
+        assert readout(frame, "Score of all pairs") == pytest.approx(sum(added), rel=1e-5, abs=1e-5)
+        assert readout(frame, "This pair adds") == pytest.approx(added[place(pair)], rel=1e-5, abs=1e-5)
+        (x, y), (u, v) = a[place(pair)].tolist(), b[place(pair)].tolist()
+        angle = math.degrees(math.atan2(y * u - x * v, x * u + y * v))
+        turned = (readout(frame, "Angle from key to query") - angle + 180) % 360 - 180
+        assert abs(turned) < 0.01
+        assert readout(frame, "Distance") == place(t) - place(s)
+        return readout(frame, "Score of all pairs")
+
+    start = compare()
+    together.press("Space")  # both move, and the score stays
+    for slider, key_pressed in ((t, "ArrowRight"), (s, "ArrowRight"), (t, "PageUp"), (s, "ArrowLeft"), (t, "End"), (s, "Home")):
+        before = place(t) - place(s)
+        slider.press(key_pressed)
+        assert place(t) - place(s) == before and compare() == pytest.approx(start, rel=1e-9)
+    t.press("End")
+    assert place(t) == longest - 1
+    together.press("Space")  # alone again: the score moves
+    t.press("Home")
+    s.press("End")
+    assert (place(t), place(s)) == (0, longest - 1) and compare() != pytest.approx(start, rel=1e-3)
+    for slider in (pair, base):
+        for key_pressed in ("Home", "End", "ArrowLeft"):
+            slider.press(key_pressed)
+            compare()
+    frame.get_by_role("button", name="Choose pair 2").press("Enter")
+    assert place(pair) == 2
+    compare()
+
+
 CHECKED = {
     "temperature": check_temperature,
     "bpe_merges": check_bpe_merges,
     "tokens": check_tokens,
     "attention": check_attention,
     "embedding": check_embedding,
+    "batch": check_batch,
+    "rope": check_rope,
 }

@@ -56,7 +56,6 @@ planted = {wrong_last: "kept only its last", wrong_mean: "the chain rule adds th
 # %% exercise 21-b {"title": "Move without knowing where", "answer": "def shifted(vector: Tensor, k: int) -> Tensor: ...", "returns": true}
 import torch
 
-from minillm.embedding import sinusoidal_positions
 from minillm.exercises import expect, mistake
 
 hints = [
@@ -65,10 +64,15 @@ hints = [
 ]
 
 
+def _hands(t, width):
+    angles = t * 10_000.0 ** (-torch.arange(0, width, 2) / width)
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten()
+
+
 def checks(shifted):
     for width in (2, 8, 32):
-        for place, k in ((0, 1), (5, 3), (40, 0), (100, -60), (12, 500)):
-            here, due, back = (sinusoidal_positions(torch.tensor(t), width) for t in (place, place + k, place - k))
+        for place, k in ((0, 1), (5, 3), (40, 0), (100, -60), (12, 500), (3.5, 2), (70.25, -7)):
+            here, due, back = (_hands(t, width) for t in (place, place + k, place - k))
             got = shifted(here.clone(), k)
             expect(getattr(got, "shape", None) == (width,), f"the result has shape (D,) = ({width},)")
             if k and torch.allclose(got, back, atol=1e-3) and not torch.allclose(back, due, atol=1e-3):
@@ -105,7 +109,7 @@ from minillm.embedding import Embedding
 from minillm.exercises import expect, mistake
 
 hints = [
-    "Change one number of the one and look at the other, or ask Python whether they are one object.",
+    "Python can tell whether two names mean one object.",
     "A second `nn.Parameter` over the same memory is counted, saved and updated twice by an optimiser: not tied.",
 ]
 
