@@ -45,8 +45,8 @@ def kv_cache_bytes(
     sizes = {"n_layers": n_layers, "n_kv_heads": n_kv_heads, "head_width": head_width, "batch_size": batch_size}
     sizes |= {"length": length, "window": 1 if window is None else window}
     for name, size in sizes.items():
-        if size < (0 if name == "length" else 1):
-            raise ValueError(f"{name}={size}; sizes count from 1, a length from 0: try {name}=1")
+        if not hasattr(size, "__index__") or size < (0 if name == "length" else 1):
+            raise ValueError(f"{name}={size}; sizes are whole, from 1, a length from 0: try {name}=1")
     kept = length if window is None else min(length, window)
     return 2 * n_layers * batch_size * n_kv_heads * kept * head_width * dtype.itemsize
 
@@ -55,20 +55,28 @@ def repeat_heads(
     x: Tensor,  # (B,K,S,H)
     times: int,  # G: query heads that share one of these
 ) -> Tensor:  # (B,K·G,S,H); a copy, unless `times` or K is 1
-    "Each head `times` times in a row, (B,K,S,H) → (B,N,S,H): query head n is served by key/value head n // G."
+    """Each head `times` times in a row, (B,K,S,H) → (B,N,S,H): query head n is served by key/value head n // G.
+
+    Raises ValueError for an x without heads or times below 1.
+    """
+    if x.ndim < 3 or times < 1:
+        raise ValueError(f"x has shape {tuple(x.shape)}, times={times}; expected (B,K,S,H) and times=1 or more")
     if times == 1:
         return x
     return x.unsqueeze(-3).expand(*x.shape[:-2], times, *x.shape[-2:]).flatten(-4, -3)
 
 # %% ../nbs/24_gqa.ipynb #promises-export
 def takes_groups(
-    attend: Attend,  # one that takes q (…,N,T,H) with k and v (…,K,S,H), where N is a multiple of K
+    attend: Attend,  # one that takes q (B,N,T,H) with k and v (B,K,S,H), where N is a multiple of K
 ) -> Attend:  # the same, marked
     """Mark an `Attend` that needs no repeated keys and values; layers then hand it K heads of them, not N.
 
-    A `functools.partial` of a marked function is a new one: mark it, too.
+    A `functools.partial` of a marked function is a new one: mark it, too. ValueError for what takes no mark.
     """
-    attend.takes_groups = True  # type: ignore[attr-defined]
+    try:
+        attend.takes_groups = True  # type: ignore[attr-defined]
+    except AttributeError as error:  # a method that belongs to an object, a builtin
+        raise ValueError(f"{attend!r} takes no mark; write a `def` that calls it, and mark that") from error
     return attend
 
 
@@ -76,10 +84,11 @@ def takes_groups(
 class CausalRule:
     """The mask of whole texts, one a row, without padding: a `TileRule` that an `Attend` may know by its type.
 
-    A kernel that can be causal by itself then builds no mask at all. Any other simply calls it. Raises ValueError.
+    A kernel that can be causal by itself then builds no mask at all. Any other simply calls it. For T queries and
+    T keys, from the start of the text; other queries need `mask_rule`. Raises ValueError.
     """
 
-    T: int  # tokens of each text; there are as many keys
+    T: int  # queries, and keys, of each text
     device: torch.device  # where the model is
 
     def __call__(
@@ -93,10 +102,20 @@ class CausalRule:
 # %% ../nbs/24_gqa.ipynb #fused-parts
 def _check_groups(q: Tensor, k: Tensor, v: Tensor) -> int:
     "How many query heads share a head of keys, G = N/K; 1 without heads. Raises ValueError for what does not fit."
-    N, K = (x.shape[-3] if x.ndim > 2 else 1 for x in (q, k))
+    N, K = (x.shape[-3] if min(q.ndim, k.ndim) > 3 else 1 for x in (q, k))  # of three axes the first is the batch
     G = N // K if K and N % K == 0 else 1
     _check_qkv(q[..., ::G, :, :] if G > 1 else q, k, v)
     return G
+
+
+def _check_causal(mask: Tensor | TileRule | None, T: int, S: int) -> None:
+    "Raises ValueError for a `CausalRule` that was made for other lengths."
+    if isinstance(mask, CausalRule) and not mask.T == T == S:
+        first = max(S - T, 0)
+        raise ValueError(
+            f"mask is CausalRule({mask.T}) for T={T} queries and S={S} keys; it is for as many of both, from the "
+            f"start of a text. Try mask_rule(torch.arange({first}, {first + T}), torch.arange({S}))"
+        )
 
 
 def _one_mask(
@@ -117,12 +136,24 @@ def _one_mask(
     return allowed | empty, empty
 
 
-def _by_group(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+def _kernel(q: Tensor, k: Tensor, v: Tensor, G: int, mask: Tensor | None, causal: bool, scale: float) -> Tensor:
+    """torch's kernel, which shares keys by itself, (B,N,T,H) over (B,K,S,H) → (B,N,T,H').
+
+    Only on the CPU does it always. Elsewhere just its flash kernel does: 16 bits and no mask. Any other case would
+    fall to one that holds all scores, so keys are repeated for it.
+    """
+    if G > 1 and q.device.type != "cpu" and (mask is not None or q.dtype.itemsize != 2):
+        k, v, G = repeat_heads(k, G), repeat_heads(v, G), 1
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=G > 1
+    )
+
+
+def _by_group(q: Tensor, k: Tensor, v: Tensor, G: int, mask: Tensor | None, scale: float) -> Tensor:
     "One query a head: the G queries that share a key are rows of one product, (…,N,1,H) → (…,N,1,H')."
-    K = k.shape[-3]
-    rows = q.squeeze(-2).unflatten(-2, (K, -1))  # (…,N,1,H) → (…,K,G,H)
+    rows = q.squeeze(-2).unflatten(-2, (-1, G))  # (…,N,1,H) → (…,K,G,H)
     if mask is not None and mask.ndim > 2 and mask.shape[-3] > 1:
-        mask = mask.squeeze(-2).unflatten(-2, (K, -1))  # (…,N,1,S) → (…,K,G,S)
+        mask = mask.squeeze(-2).unflatten(-2, (-1, G))  # (…,N,1,S) → (…,K,G,S)
     out = F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=scale)
     return out.flatten(-3, -2).unsqueeze(-2)  # (…,K,G,H') → (…,N,1,H')
 
@@ -142,15 +173,14 @@ def fused_attention(
     A rule is made a whole mask, T·S; only `CausalRule` is not. No second derivative. Raises ValueError.
     """
     q, k, v = _autocast(q, k, v)
-    G, T, S, scale = _check_groups(q, k, v), q.shape[-2], k.shape[-2], _scale(q.shape[-1], scale)
+    G, scale = _check_groups(q, k, v), _scale(q.shape[-1], scale)
+    _check_causal(mask, q.shape[-2], k.shape[-2])
     with _no_autocast(q):
-        if isinstance(mask, CausalRule) and bias is None and mask.T == T == S:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=G > 1)
+        if isinstance(mask, CausalRule) and bias is None:
+            return _kernel(q, k, v, G, None, True, scale)
         both, empty = _one_mask(q, k, mask, bias)
-        if G > 1 and T == 1:
-            out = _by_group(q, k, v, both, scale)
-        else:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=both, scale=scale, enable_gqa=G > 1)
+        one = G > 1 and q.shape[-2] == 1
+        out = _by_group(q, k, v, G, both, scale) if one else _kernel(q, k, v, G, both, False, scale)
     return out if empty is None else out.masked_fill(empty, 0.0)
 
 # %% ../nbs/24_gqa.ipynb #checks-export
@@ -177,6 +207,15 @@ def _check_heads(width: int, n_heads: int, n_kv_heads: int | None, head_width: i
     return K, width // n_heads if head_width is None else head_width
 
 
+def _check_norms(head_width: int, **norms: nn.Module | None) -> None:
+    "Raises ValueError for a norm whose weight is for vectors of another width."
+    for name, norm in norms.items():
+        weight = getattr(norm, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim == 1 and len(weight) not in (1, head_width):
+            came, expected = f"{name} norms {len(weight)} numbers", f"a head has {head_width}"
+            raise ValueError(f"{came}, and {expected}; try {type(norm).__name__}({head_width})")
+
+
 def _check_options(head_width: int, rope: nn.Module | None, window: int | None, causal: bool) -> None:
     "Raises ValueError for options of a layer that cannot go together."
     turned = getattr(rope, "head_width", head_width)
@@ -194,8 +233,12 @@ def _check_input(
     "Raises ValueError unless x is (B,T,D), places are (T,) or (B,T), and a cache is one layer's."
     if x.ndim != 3 or x.shape[-1] != width:
         raise ValueError(f"x has shape {tuple(x.shape)}; expected (B,T,D) with D={width}; one text is x[None]")
+    if not x.is_floating_point():
+        raise ValueError(f"x is {x.dtype}; expected floating point numbers: try x.float(); ids need an embedding")
     if cache is not None and not causal:
         raise ValueError("cache with causal=False: earlier tokens would have to look again; try cache=None")
+    if isinstance(cache, type):
+        raise ValueError(f"cache is the class {cache.__name__}; expected an object of it, one for each layer")
     if cache is not None and not isinstance(cache, LayerCache):
         whole = "a cache of all layers, and each layer gets its own: try cache.layer(i)"
         other = f"{type(cache).__name__}; expected positions(T) and update(k, v), see minillm.attention.LayerCache"
@@ -223,6 +266,14 @@ def _places(x: Tensor, positions: Tensor | None, cache: LayerCache | None) -> Te
     return torch.arange(x.shape[1], device=x.device) if positions is None else positions
 
 
+def _from_start(here: Tensor, there: Tensor) -> bool:
+    "Whether queries and keys both have the positions 0, 1, 2, … in this order: a prompt read into an empty cache."
+    if here.shape[-1] != there.shape[-1] or here.shape[-1] < 2 or here.is_meta:
+        return False
+    order = torch.arange(here.shape[-1], device=here.device)
+    return bool(((here == order) & (there == order)).all())
+
+
 def _remember(
     cache: LayerCache | None, k: Tensor, v: Tensor, positions: Tensor, documents: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -231,7 +282,7 @@ def _remember(
         return k, v, positions, documents
     keys, values, there, texts = cache.update(k, v)
     (B, K, _, H), S = k.shape, keys.shape[-2] if keys.ndim == 4 else 0
-    if S < 1 or keys.shape != (B, K, S, H) or values.shape != (B, K, S, v.shape[-1]):
+    if S < min(k.shape[-2], 1) or keys.shape != (B, K, S, H) or values.shape != (B, K, S, v.shape[-1]):
         came = f"keys {tuple(keys.shape)} and values {tuple(values.shape)}"
         expected = f"expected all keys and values, not repeated: (B,K,S,H) with B={B}, K={K}, H={H}"
         raise ValueError(f"the cache answers {came}; {expected}")
@@ -301,6 +352,7 @@ class GroupedQueryAttention(HeadProjections):
     ) -> None:  # fmt: skip
         super().__init__(width, n_heads, n_kv_heads, head_width=head_width, bias=bias, out_bias=out_bias)
         _check_options(self.head_width, rope, window, causal)
+        _check_norms(self.head_width, q_norm=q_norm, k_norm=k_norm)
         self.rope, self.q_norm, self.k_norm, self.position_bias = rope, q_norm, k_norm, position_bias
         self.window, self.causal, self.attend = window, causal, attend
 
@@ -317,7 +369,8 @@ class GroupedQueryAttention(HeadProjections):
         here = _places(x, positions, cache)
         q, k, v = self.project(x, here)
         k, v, there, texts = _remember(cache, k, v, here, documents)
-        whole = cache is None and positions is None and documents is None  # one text a row, from its start
+        plain = positions is None if cache is None else _from_start(here, there)  # no look at what a caller says
+        whole = plain and documents is None  # one text a row, from its start
         return self.merge(self.mix(q, k, v, *self._rules(here, there, documents, texts, whole)))
 
     def project(

@@ -3,6 +3,7 @@ and Mistral; every layout of documents, padding and windows equal to one documen
 """
 
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from minillm.attention import (
     mask_rule,
     scaled_dot_product_attention,
 )
+from minillm.block import RMSNorm
 from minillm.embedding import RelativeBias
 from minillm.gqa import (
     CausalRule,
@@ -118,13 +120,29 @@ def test_causal_rule_is_a_rule() -> None:
     assert torch.equal(rule(slice(2, 5), slice(1, 4)), causal_mask(torch.arange(6))[2:5, 1:4])
     q, k, v = heads(1, 1, 2, 2, 6, 6)
     torch.testing.assert_close(flash_attention(q, k, v, mask=rule, tile=4), fused_attention(q, k, v, mask=rule))
-    for T, S in ((4, 6), (6, 4), (7, 7)):  # not the texts that it was made for
-        q, k, v = heads(1, 1, 2, 2, T, S)
-        if T == 7:
-            with pytest.raises(ValueError, match="the mask goes to 7"):
-                fused_attention(q, k, v, mask=rule)
-        else:
-            torch.testing.assert_close(fused_attention(q, k, v, mask=rule), repeated(q, k, v, mask=rule))
+    for T, S, advice in ((4, 6, "arange(2, 6), torch.arange(6)"), (6, 4, "arange(0, 6), torch.arange(4)"), (7, 7, "arange(0, 7)")):
+        q, k, v = heads(1, 1, 2, 2, T, S)  # not the texts that it was made for
+        for bias in (None, torch.zeros(T, S, dtype=torch.float64)):
+            with pytest.raises(ValueError, match=re.escape(f"CausalRule(6) for T={T} queries and S={S} keys") + ".*" + re.escape(advice)):
+                fused_attention(q, k, v, mask=rule, bias=bias)
+
+
+@pytest.mark.parametrize("dtype, shares", [(torch.bfloat16, True), (torch.float32, False)], ids=str)
+def test_where_torchs_kernel_cannot_share_keys(dtype: torch.dtype, shares: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    "Off the CPU only the flash kernel shares: 16 bits, no mask. Anything else is handed repeated keys, never `enable_gqa`."
+    seen, kernel = [], F.scaled_dot_product_attention
+
+    def watched(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+        seen.append((k.shape[1], options.get("enable_gqa", False)))
+        return kernel(q, k, v, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    q, k, v = (torch.zeros(2, n, 5, 4, dtype=dtype, device="meta") for n in (6, 2, 2))
+    mask = torch.ones(5, 5, dtype=torch.bool, device="meta")
+    for options in ({"mask": CausalRule(5, q.device)}, {"mask": mask}):
+        assert fused_attention(q, k, v, **options).shape == q.shape
+    assert seen == [(2, True) if shares else (6, False), (6, False)]
+    assert fused_attention(q[:, :, :1], k, v, mask=mask[:1]).shape == (2, 6, 1, 4) and seen[2] == (2, False)  # by groups
 
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 0.05, torch.float16: 0.008}
@@ -240,6 +258,7 @@ def test_fused_raises_like_the_others() -> None:
         ("the scores", (q, k, v), {"mask": mask[:, :4]}),
         ("the scores", (q, k[:, :2], v[:, :2]), {"mask": torch.ones(2, 3, 5, dtype=torch.bool)}),  # a mask for K heads
         ("H=0", (q[..., :0], k[..., :0], v), {}),
+        ("must be equal", (q[:, 0].expand(2, 3, 4), k[:1, 0], v[:1, 0]), {}),  # of three axes the first is the batch, not heads
         ("on meta", (q, k.to("meta"), v), {}),
         ("float64", (q, k.double(), v.double()), {}),
         ("expected floating point", (q.long(), k, v), {}),
@@ -262,6 +281,9 @@ def test_on_a_device_without_numbers() -> None:
 def test_repeat_heads() -> None:
     x = torch.randn(2, 3, 4, 5)
     assert torch.equal(repeat_heads(x, 4), x.repeat_interleave(4, dim=1)) and repeat_heads(x, 1) is x
+    for wrong, times in ((x, 0), (x, -1), (x, -2), (x[0, 0], 2)):
+        with pytest.raises(ValueError, match=r"expected \(B,K,S,H\) and times=1 or more"):
+            repeat_heads(wrong, times)
     assert repeat_heads(x[:, :1], 4).untyped_storage().data_ptr() == x.untyped_storage().data_ptr()  # K=1: a view
 
 
@@ -477,6 +499,61 @@ def test_keys_in_any_order_from_the_first_piece() -> None:
     torch.testing.assert_close(got, layer(x, documents=texts))
 
 
+@pytest.mark.parametrize("window", [None, 4, 5])
+def test_a_prompt_into_an_empty_cache_needs_no_mask(window: int | None) -> None:
+    "It is a whole text, as without a cache; what is not must not be taken for one."
+
+    class Backwards(ListLayer):
+        def answer(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+            k, v, places, texts = super().answer()
+            return k.flip(-2), v.flip(-2), places.flip(-1), texts
+
+    class Slots(ListLayer):
+        "Two empty slots in front, filled with large numbers."
+
+        def answer(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+            k, v, places, texts = super().answer()
+            fill = lambda x: torch.cat([torch.full_like(x[..., :2, :], 1e6), x], -2)
+            return fill(k), fill(v), torch.cat([torch.tensor([-1, -1]), places]), texts
+
+    layer, x, rules = random_layer(0, window=window, attend=fused_attention), torch.randn(2, 9, 12, dtype=torch.float64), []
+
+    @takes_groups
+    def watched(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+        rules.append(isinstance(options["mask"], CausalRule))
+        return fused_attention(q, k, v, **options)
+
+    layer.attend = watched
+    left = (torch.arange(9) - torch.tensor([[0], [2]])).clamp(min=-1)
+    texts = torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1])
+    prompt, fits = [slice(0, 5), slice(5, 6), slice(6, 9)], window is None or window >= 5
+    for cache, documents, whole in (
+        (ListLayer(torch.arange(9)), None, fits),
+        (ListLayer(torch.arange(9).expand(2, 9)), None, fits),
+        (ListLayer(torch.arange(9) + 1), None, False),
+        (ListLayer(left), None, False),
+        (ListLayer(torch.arange(9), texts), texts, False),
+        (Backwards(torch.arange(9)), None, False),
+        (Slots(torch.arange(9)), None, False),
+    ):
+        right = layer(x, positions=cache.plan, documents=documents)
+        rules.clear()
+        torch.testing.assert_close(through(layer, x, prompt, cache, documents), right)
+        assert rules == [whole, False, False]
+
+
+def test_no_tokens() -> None:
+    "Nothing comes: nothing is answered, with an empty cache, too."
+
+    class Empty(ListLayer):
+        def answer(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+            return torch.zeros(2, 2, 0, 2), torch.zeros(2, 2, 0, 2), torch.arange(0), None
+
+    layer = GroupedQueryAttention(12, 6, 2)
+    for cache in (None, Empty(torch.arange(9))):
+        assert layer(torch.zeros(2, 0, 12), cache=cache).shape == (2, 0, 12)
+
+
 class RestartsPositions(ListLayer):
     "Each piece begins at 0 again."
 
@@ -599,6 +676,7 @@ KINDS = {"llama": {}, "llama with bias": {"attention_bias": True}, "qwen2": {}, 
 def test_equal_to_transformers(kind: str, n_kv_heads: int) -> None:
     "Weights copied under their own names; forward and gradient to 1e-5 in float32, with and without padding on the left."
     from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+    from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
     from transformers.models.llama import modeling_llama
     from transformers.models.mistral import modeling_mistral
     from transformers.models.qwen2 import modeling_qwen2
@@ -629,7 +707,9 @@ def test_equal_to_transformers(kind: str, n_kv_heads: int) -> None:
     x = torch.randn(2, 9, 24)
     for padding in (0, 3):
         places = (torch.arange(9) - torch.tensor([[0], [padding]])).clamp(min=-1)
-        mask = causal_mask(places, window=KINDS[kind].get("sliding_window"))
+        seen = None if not padding else (places >= 0).long()
+        build = create_sliding_window_causal_mask if "sliding_window" in KINDS[kind] else create_causal_mask
+        mask = build(config, x, seen, None, position_ids=torch.arange(9)[None], allow_is_causal_skip=False)  # theirs, not ours
 
         def run_theirs(x: Tensor, places: Tensor = places, mask: Tensor = mask) -> Tensor:
             turn = rotary(config)(x, places.clamp(min=0))
@@ -692,6 +772,7 @@ def test_rope_of_another_width() -> None:
 CALL: list[tuple[dict, str]] = [
     ({"x": torch.zeros(5, 12)}, r"x has shape \(5, 12\); expected \(B,T,D\) with D=12; one text is x\[None\]"),
     ({"x": torch.zeros(2, 5, 10)}, "expected .* with D=12"),
+    ({"x": torch.zeros(2, 5, 12, dtype=torch.long)}, r"x is torch.int64; .* try x.float\(\)"),
     ({"positions": torch.arange(4)}, r"positions has shape \(4,\), and x B=2 texts of 5 tokens; expected \(5,\) .* or \(2, 5\)"),
     ({"positions": torch.zeros(3, 5, dtype=torch.long)}, r"positions has shape \(3, 5\)"),
     ({"positions": torch.zeros(1, 5, dtype=torch.long)}, r"positions has shape \(1, 5\)"),
@@ -699,6 +780,7 @@ CALL: list[tuple[dict, str]] = [
     ({"documents": torch.zeros(2, 4, dtype=torch.long)}, r"documents has shape \(2, 4\)"),
     ({"documents": torch.zeros(5)}, "whole numbers"),
     ({"cache": Whole()}, r"cache is a cache of all layers.*try cache.layer\(i\)"),
+    ({"cache": ListLayer}, "cache is the class ListLayer; expected an object of it"),
     ({"cache": []}, r"cache is list; expected positions\(T\) and update\(k, v\)"),
     ({"cache": ListLayer(torch.arange(9)), "positions": torch.arange(5)}, "positions beside a cache.*leave positions out"),
     ({"cache": ListLayer(torch.arange(9)), "documents": torch.zeros(5, dtype=torch.long)}, "the layer is told documents and the cache knows none"),
@@ -726,7 +808,17 @@ def test_an_encoder_has_no_cache() -> None:
         GroupedQueryAttention(12, 6, causal=False)(torch.zeros(1, 2, 12), cache=ListLayer(torch.arange(2)))
 
 
-@pytest.mark.parametrize("name, value", [("n_layers", 0), ("n_kv_heads", -1), ("head_width", 0), ("length", -1), ("batch_size", 0), ("window", 0)])
+@pytest.mark.parametrize("name", ["q_norm", "k_norm"])
+@pytest.mark.parametrize("norm", [nn.RMSNorm, nn.LayerNorm, RMSNorm])
+def test_norms_of_another_width(name: str, norm: type[nn.Module]) -> None:
+    "Over all heads, as some models do, or over D: said when the layer is built."
+    with pytest.raises(ValueError, match=rf"{name} norms 12 numbers, and a head has 2; try {norm.__name__}\(2\)"):
+        GroupedQueryAttention(12, 6, 2, **{name: norm(12)})
+    GroupedQueryAttention(12, 6, 2, **{name: norm(2)})
+    GroupedQueryAttention(12, 6, 2, **{name: nn.RMSNorm(2, elementwise_affine=False)})
+
+
+@pytest.mark.parametrize("name, value", [("head_width", 1.5), ("n_layers", 0), ("n_kv_heads", -1), ("head_width", 0), ("length", -1), ("batch_size", 0), ("window", 0)])
 def test_sizes_that_cannot_be(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{name}={value};.*try {name}=1"):
         kv_cache_bytes(**{"n_layers": 1, "n_kv_heads": 1, "head_width": 1, "length": 1, name: value})
@@ -768,6 +860,37 @@ def test_takes_groups_marks() -> None:
     layer = GroupedQueryAttention(12, 6, 2, attend=mine)
     layer(torch.zeros(2, 5, 12))
     assert shapes == [(2, 2, 5, 2)]
+
+
+def test_what_takes_no_mark() -> None:
+    "A method of an object and a builtin: an error that says what to do; a method marked in its class is fine."
+
+    class Mine:
+        def attend(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+            return fused_attention(q, k, v, **options)
+
+        marked = takes_groups(attend)
+
+    for function in (Mine().attend, torch.matmul):
+        with pytest.raises(ValueError, match="takes no mark; write a `def`"):
+            takes_groups(function)  # type: ignore[arg-type]
+    assert Mine().marked.takes_groups
+
+
+def test_attend_may_be_a_module() -> None:
+    "Then it is a part of the layer; to put a function there again, take it out first."
+
+    class Mine(nn.Module):
+        def forward(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+            return scaled_dot_product_attention(q, k, v, **options)
+
+    layer, x = GroupedQueryAttention(12, 6, 2), torch.randn(2, 5, 12)
+    right = layer(x)
+    layer.attend = Mine()
+    torch.testing.assert_close(layer(x), right)
+    del layer.attend
+    layer.attend = fused_attention
+    assert torch.equal(layer(x), right)
 
 
 def test_pool_heads() -> None:
