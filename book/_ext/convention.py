@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from api import label, link_target
+
 BLOCKS = {  # leading word → (directive, css class)
     "Predict first": ("admonition", "ml-predict"),
     "Answer": ("ml-fold", "ml-answer"),
@@ -131,7 +133,7 @@ class Convention:
                 return f"[{text}](#{rest})"
             if rest.startswith("cell/"):
                 return f"[{text}](#cell-{rest[5:]})"
-            return f"[{text}](#api-{rest.replace('.', '-').replace('_', '-')})"
+            return f"[{text}](#{link_target(label(*rest.split('.', 1)))})"
         if target.startswith("term-"):
             if target[5:] not in self.terms:
                 raise Trouble(f"the glossary has no term for {target!r}")
