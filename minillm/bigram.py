@@ -10,6 +10,7 @@ __all__ = ['LARGEST_TABLE', 'SMOOTHINGS', 'surprise', 'perplexity', 'bits_per_by
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -20,9 +21,11 @@ from torch.nn import functional as F
 
 # %% ../nbs/15_bigram.ipynb #surprise-units
 def surprise(
-    probability: float | NDArray,  # what the model gave to that which came: a number or an array of them
+    probability: float | NDArray | Tensor,  # what the model gave to that which came: a number, or many
 ) -> Any:  # nats, a float or an array of the same shape; infinite where the probability is 0
     "How surprising something was: −ln p. Shannon 1948. Raises ValueError for what is no probability."
+    if isinstance(probability, Tensor):  # its gradient ends here
+        probability = probability.detach().cpu().double().numpy()
     p = np.asarray(probability, dtype=np.float64)
     if not ((p >= 0) & (p < 1 + 1e-6)).all():
         wrong = p[~((p >= 0) & (p < 1 + 1e-6))].flat[0]
@@ -46,7 +49,7 @@ def bits_per_byte(
     total_nats: float,  # the surprises of all tokens of a text, added up, that of the end token too
     n_bytes: int,  # how long the text is in UTF-8
 ) -> float:  # bits; a text stored as it is has 8
-    "Surprise per byte of text, which no tokenizer changes the meaning of. Raises ValueError without bytes."
+    "Surprise per byte: comparable between tokenizers that give a text back exactly. ValueError without bytes."
     total = float(total_nats)
     if not n_bytes > 0:
         raise ValueError(f"n_bytes={n_bytes}, but a text has at least one byte. Try len(text.encode('utf-8'))")
@@ -60,6 +63,8 @@ LARGEST_TABLE: int = 2**28  # entries of a table with a row and a column for eac
 
 def _blocks(ids: Any, vocab_size: int, size: int = 1 << 18) -> Iterator[NDArray[np.int64]]:
     "The ids, checked, in pieces. Raises TypeError for what is no row of whole numbers, ValueError for other ids."
+    if not 1 <= vocab_size <= 2**31:
+        raise ValueError(f"vocab_size={vocab_size}, expected 1 to 2³¹, such as tokenizer.vocab_size")
     row = ids.detach().cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
     if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
         got = f"{row.dtype} of shape {row.shape}" if row.dtype.kind in "biuf" else type(ids).__name__
@@ -123,7 +128,9 @@ class PairCounts:
         return table.reshape(self.vocab_size, self.vocab_size)
 
     def entropy(self) -> float:
-        "Mean surprise, in nats, of the text by its own counts: no table of probabilities is less surprised."
+        "H(second | first) in nats, the text's mean surprise by its own counts. Raises ValueError without pairs."
+        if not len(self.codes):
+            raise ValueError("no pair was counted, so there is no mean; count at least two ids")
         first, _ = self.pairs()
         shares = self.times / np.bincount(first, self.times)[first]
         return float((self.times * surprise(shares)).sum() / self.times.sum())
@@ -263,13 +270,13 @@ def _draw(p: NDArray[np.float64], generator: torch.Generator) -> int:
 
 def _check_choices(vocab_size: int, order: int, smoothing: str, amount: float | None, end: int | None) -> None:
     "Raise ValueError for what no n-gram model can be made of."
-    if vocab_size < 1 or order < 1:
-        raise ValueError(f"vocab_size={vocab_size}, order={order}: both are at least 1; a bigram has order=2")
+    if not all(isinstance(size, Integral) and size >= 1 for size in (vocab_size, order)):
+        raise ValueError(f"vocab_size={vocab_size}, order={order}: both are whole and at least 1, such as order=2")
     if smoothing not in SMOOTHINGS:
         raise ValueError(f"smoothing={smoothing!r} is not known; try one of {', '.join(map(repr, SMOOTHINGS))}")
-    largest = math.inf if smoothing == "add" else 1
+    largest = 1e9 if smoothing == "add" else 1
     if amount is not None and not 0 <= amount <= largest:
-        meaning = {"add": "k is at least 0", "interpolate": "a share is from 0 to 1"}
+        meaning = {"add": "k is from 0 to 1e9", "interpolate": "a share is from 0 to 1"}
         fits = meaning.get(smoothing, "a discount is from 0 to 1")
         raise ValueError(f"amount={amount} does not fit smoothing={smoothing!r}: {fits}. Try amount=None")
     if end is not None and not 0 <= end < vocab_size:
@@ -279,6 +286,7 @@ def _check_choices(vocab_size: int, order: int, smoothing: str, amount: float | 
 class NGram:
     """Probabilities of the next token from counts of up to `order` tokens in a row. Chen and Goodman 1999.
 
+    Kneser–Ney is interpolated, with one discount for each length.
     Only n-grams that occurred are held: at most one of each length for each token of the text.
     """
 
@@ -287,7 +295,7 @@ class NGram:
         vocab_size: int,  # V; ids are below it
         order: int = 2,  # tokens of the longest n-gram: 1 looks at no history, 2 at one token
         *,
-        smoothing: str = "kneser-ney",  # or "absolute", "interpolate", "add"
+        smoothing: str = "kneser-ney",  # or "absolute", "interpolate", "add" (new history: all equal)
         amount: float | None = None,  # discount, λ or k; None: the discount from the counts, 0.7 or 0.01
         end: int | None = None,  # the id between documents; what stands before it is not looked at
     ) -> None:
@@ -387,9 +395,9 @@ class Bigram(nn.Module):
         counts: PairCounts,  # from `count_bigrams`
         smoothing: float = 0.01,  # k, added to every count; 0: what did not occur is impossible
     ) -> Self:
-        "The model whose softmax is (c + k) / (c + kV); a row without counts is uniform. ValueError: k below 0."
-        if not smoothing >= 0:
-            raise ValueError(f"smoothing={smoothing}, but what is added to a count is at least 0; try 0.01")
+        "The model whose softmax is (c + k) / (c + kV); a row without counts is uniform. ValueError: wrong k."
+        if not 0 <= smoothing <= 1e9:
+            raise ValueError(f"smoothing={smoothing}, but the k added to a count is from 0 to 1e9; try 0.01")
         model, (first, second) = cls(counts.vocab_size), map(torch.from_numpy, counts.pairs())
         table = torch.full_like(model.weight.data, math.log(smoothing) if smoothing else 0.0)
         table[first] = math.log(smoothing) if smoothing else -math.inf
@@ -408,7 +416,7 @@ class Bigram(nn.Module):
         "Look up a row for each id. Raises ValueError for what is no id."
         try:
             return F.embedding(ids, self.weight)  # (B,T,V)
-        except (IndexError, RuntimeError) as error:
-            top = len(self.weight) - 1
-            message = f"got {ids.dtype} {tuple(ids.shape)}; expected ids from 0 to {top}: {error}"
-            raise ValueError(message) from None
+        except (IndexError, RuntimeError, TypeError) as error:
+            got = f"{ids.dtype} {tuple(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
+            expected = f"a tensor of ids from 0 to {len(self.weight) - 1}"
+            raise ValueError(f"got {got}; expected {expected}: {error}") from None

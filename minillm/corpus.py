@@ -33,6 +33,7 @@ from array import array
 from codecs import getincrementaldecoder
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -99,6 +100,22 @@ def _damage(path: Path) -> str | None:
     return None
 
 
+def _encoding_of(path: Path, value: int) -> str:
+    "A guess for a file with this bad byte: gzip, an encoding of Python, or nothing for what is no text."
+    with _open_bytes(path) as file:
+        start = file.read(1024)
+        if start[:2] == b"\x1f\x8b":
+            return "gzip"
+        if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return "utf-16"
+        zeros = (start[::2].count(0), start[1::2].count(0))  # half of the bytes of English in UTF-16 are zero
+        if len(start) >= 8 and max(zeros) > len(start) / 4 and 8 * min(zeros) < max(zeros):
+            return "utf-16-le" if zeros[1] else "utf-16-be"
+        blocks = itertools.chain([start], iter(lambda: file.read(65536), b""))
+        holes = any(re.search(b"[\x81\x8d\x8f\x90\x9d]", block) for block in blocks)  # not in Windows-1252
+    return "" if value == 0 else "latin-1" if holes else "cp1252"
+
+
 def describe_bad_bytes(
     path: Path,  # a file that could not be read as text
 ) -> str:
@@ -109,19 +126,20 @@ def describe_bad_bytes(
     if found is None:
         return f"{path} is UTF-8 now; it seems to have changed while it was being read. Try again."
     offset, line, value = found
-    with _open_bytes(path) as file:
-        start = file.read(2)
-    where = f"{path}, line {line}: byte {value:#04x} at offset {offset}"
-    if start == b"\x1f\x8b":
+    where, encoding = f"{path}, line {line}: byte {value:#04x} at offset {offset}", _encoding_of(path, value)
+    if encoding == "gzip":
         return f"{where} is not UTF-8; the file starts like gzip. Let its name end in .gz"
-    if start in (b"\xff\xfe", b"\xfe\xff"):
-        kind, encoding = "is not UTF-8; the file starts like UTF-16", "utf-16"
-    elif value == 0:
+    if not encoding:
         return f"{where} is zero, which text never has. An archive or a picture? Give a UTF-8 text file."
-    else:
-        kind, encoding = "is not UTF-8; older files are often Windows-1252 or Latin-1", "cp1252"
-    reader = "gzip.open({!r}, 'rt', encoding={!r}).read()" if _packed(path) else "Path({!r}).read_text({!r})"
-    return f"{where} {kind}. Convert it once and look at the result: {reader.format(str(path), encoding)}"
+    kind = "older files are often Windows-1252 or Latin-1"
+    if encoding.startswith("utf-16"):
+        kind = "the file looks like UTF-16"
+    data = f"Path({str(path)!r}).read_bytes()"
+    data = f"gzip.decompress({data})" if _packed(path) else data
+    plain = path.with_suffix("") if _packed(path) else path
+    new = str(plain.with_name(f"{plain.stem}_utf8{plain.suffix}"))
+    convert = f"Path({new!r}).write_bytes({data}.decode({encoding!r}).encode())"
+    return f"{where} is not UTF-8; {kind}. Convert it once and look at the result: {convert}"
 
 
 def read_lines(
@@ -130,8 +148,10 @@ def read_lines(
 ) -> Iterator[str]:
     """The lines of a file, with their ends as a line feed.
 
-    ValueError: the place of a bad byte, or a damaged archive; OSError: the file cannot be opened.
+    ValueError: the place of a bad byte, a damaged archive, or no limit; OSError: it cannot be opened.
     """
+    if limit < 1:
+        raise ValueError(f"limit={limit}; a piece of a line has at least one character: try limit=1_000_000")
     try:
         with io.TextIOWrapper(_open_bytes(path), encoding="utf-8-sig") as file:
             while line := file.readline(limit):
@@ -181,6 +201,9 @@ def _checked_text(text: object, where: str) -> str:
     "The text itself. Raises ValueError unless it is a str that a file can hold."
     if not isinstance(text, str):
         raise ValueError(f"{where} is {type(text).__name__} {str(text)[:40]!r}; a document is a str")
+    if "\0" in text:
+        advice = "and usually comes from a broken program; if it may go: text.replace(chr(0), '')"
+        raise ValueError(f"{where} holds a zero character at {text.index(chr(0))}, which no text has, {advice}")
     if not text.isascii() and (lone := re.search("[\ud800-\udfff]", text)):
         raise ValueError(
             f"{where} holds half of a character, U+{ord(lone[0]):04X} at {lone.start()}, which no file can "
@@ -231,6 +254,8 @@ def read_records(
     max_chars: int = 1_000_000,  # a longer text comes in pieces; a line may be 20 times as long
 ) -> Iterator[str]:
     "The texts of a file of JSON records, blank lines skipped. ValueError says file, line and what came."
+    if max_chars < 1:
+        raise ValueError(f"max_chars={max_chars}; a piece has at least one character: try 1_000_000")
     limit = min(20 * max_chars, sys.maxsize)
     for number, line in enumerate(read_lines(path, limit), 1):
         where = f"{path}, line {number}"
@@ -267,6 +292,7 @@ REMOTE_CORPORA = MappingProxyType(
             "public domain",
             "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
         ),
+        # more than 2 GB: pass max_bytes=3_000_000_000
         "tinystories": RemoteFile("tinystories_train.txt", f"{_STORIES}-train.txt", "CDLA-Sharing 1.0"),
         "tinystories-valid": RemoteFile("tinystories_valid.txt", f"{_STORIES}-valid.txt", "CDLA-Sharing 1.0"),
         "wikitext2": RemoteFile("wikitext2_train.txt", f"{_WIKI}/train.txt", "CC BY-SA 3.0"),
@@ -344,6 +370,8 @@ def _no_such(path: Path) -> str:
         if near
         else f"With minillm come: {', '.join(CORPORA)}."
     )
+    if " " in path.name:
+        hint += " If that is a text and not a name, give it in a list: load_corpus([text])"
     seen_from = "" if path.is_absolute() or path.parent == Path() else f", seen from {Path.cwd()}"
     return f"there is no file, folder or corpus {str(path)!r}{seen_from}. {hint}"
 
@@ -429,6 +457,11 @@ def _texts_of(source: object, limit: int | None, max_chars: int, field: Field) -
     if isinstance(source, str | Path):
         if not str(source).strip():
             raise ValueError('the name is empty; try load_corpus("sample") or the path of a text file')
+        longest = max(map(len, Path(source).parts), default=0)  # no system allows a name of more than 255
+        if isinstance(source, str) and (longest > 255 or "\n" in source and not Path(source).exists()):
+            raise ValueError(
+                f"{source[:40]!r}… looks like a text, not like a name; give it in a list: load_corpus([text])"
+            )
         return (text for path in text_files(Path(source)) for text in _of_file(path, max_chars, field))
     if isinstance(source, bytes) or not isinstance(source, Iterable):
         raise TypeError(
@@ -442,7 +475,7 @@ def iter_documents(
     *,
     max_chars: int = 1_000_000,  # a longer document comes in pieces of about this many characters
     field: Field = "text",  # of .jsonl: a field's name, several names, or a function record → str
-    limit: int | None = None,  # at most so many documents; None: all ("stories" has no end: 2,000)
+    limit: int | None = None,  # at most so many documents or pieces; None: all ("stories" has no end: 2,000)
 ) -> Iterator[str]:
     """The documents of a source one by one, in bounded memory, without blank ones.
 
@@ -489,12 +522,15 @@ def _replace(pattern: str, by: str) -> Callable[[str], str]:
     return lambda text: found.sub(by, text)
 
 
+_SPELLED = "[\u0e00-\u109f\u1780-\u180d\u1810-\u18af]"  # Thai to Burmese, Khmer, Mongolian
+_ZERO_WIDTH = f"[\xad\u2060\ufeff]|(?<!{_SPELLED})[\u180e\u200b](?!{_SPELLED})"
 CLEANING_STEPS: Mapping[str, Callable[[str], str]] = MappingProxyType(
     {
-        "line_ends": _replace("\r\n|[\r\x85\u2028\u2029]", "\n"),  # of Windows, old Macs and Unicode
+        # of Windows, old Macs, pages and Unicode
+        "line_ends": _replace("\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", "\n"),
         "control": _replace("[\x00-\x08\x0b-\x1f\x7f-\x9f]", ""),  # all but line end and tab
         # not U+200C and U+200D, which Persian, Hindi and emoji are spelled with
-        "zero_width": _replace("[\xad\u180e\u200b\u2060\ufeff]", ""),
+        "zero_width": _replace(_ZERO_WIDTH, ""),
         "nfc": lambda text: unicodedata.normalize("NFC", text),
         "nfkc": lambda text: unicodedata.normalize("NFKC", text),
         "spaces": _replace("[\xa0\u1680\u2000-\u200a\u202f\u205f]", " "),  # wide, narrow and unbreakable ones
@@ -602,7 +638,7 @@ SUSPICIOUS: Mapping[str, re.Pattern[str]] = MappingProxyType(
         "replacement characters": re.compile("\ufffd"),
         "control characters": re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"),
         "carriage returns": re.compile("\r"),
-        "zero-width characters": re.compile("[\xad\u180e\u200b\u2060\ufeff]"),
+        "zero-width characters": re.compile(_ZERO_WIDTH),
         "lone surrogates": re.compile("[\ud800-\udfff]"),
     }
 )
@@ -610,15 +646,10 @@ SUSPICIOUS: Mapping[str, re.Pattern[str]] = MappingProxyType(
 
 def _script(character: str) -> str:
     "The script of a letter, by its Unicode name: Latin, Cyrillic, Han, ..."
-    word = unicodedata.name(character, "Unnamed").split()[0].split("-")[0].title()
-    same = {
-        "Cjk": "Han",
-        "Ideographic": "Han",
-        "Fullwidth": "Latin",
-        "Feminine": "Latin",
-        "Masculine": "Latin",
-    }
-    return same.get(word, word)
+    plain = next(filter(str.isalpha, unicodedata.normalize("NFKC", character)), character)  # ª is an a, ﾊ a ハ
+    word = unicodedata.name(plain, "Unnamed").split()[0].split("-")[0].title()
+    # some apostrophes count as letters, of no script of their own
+    return {"Cjk": "Han", "Ideographic": "Han", "Modifier": "Common"}.get(word, word)
 
 
 def _kind_of(character: str) -> str:
@@ -728,8 +759,10 @@ class TextTally:
             self.lines += 1
             self.longest_line = max(self.longest_line, len(line))
             key = _digest(line)
-            if self.seen_lines.add(key) > 1 and len(self.repeated) < self.seen_lines.most:
+            if self.seen_lines.add(key) > 1:
                 self.repeated.setdefault(key, line[:60])
+                if len(self.repeated) > self.seen_lines.most:  # some are no longer counted
+                    self.repeated = {k: t for k, t in self.repeated.items() if k in self.seen_lines.counts}
 
     def _add_suspicious(self, text: str) -> None:
         names = ("control characters", "carriage returns") if text.isascii() else SUSPICIOUS
@@ -916,9 +949,12 @@ def candidate_chance(
 def choose_bands(
     threshold: float,  # similarity from which pairs should be found
     n_hashes: int = 128,  # K: length of the signature
-    recall: float = 0.99,  # the chance that a pair right at the threshold is found
+    recall: float = 0.99,  # the chance that a pair right at the threshold becomes a candidate
 ) -> tuple[int, int]:  # bands, rows
-    "The longest bands (fewest false candidates) that still find a pair at the threshold. Raises ValueError."
+    """The longest bands (fewest false candidates) that still make a candidate of a pair at the threshold.
+
+    Whether a candidate's estimate reaches the threshold is another question. Raises ValueError.
+    """
     if not 0 < threshold <= 1 or not 0 < recall < 1:
         raise ValueError(
             f"threshold={threshold}, recall={recall}; both are between 0 and 1: try 0.8 and 0.99"
@@ -936,18 +972,18 @@ class Duplicate(NamedTuple):
     "Why a document was dropped."
 
     of: int  # number of the earlier document, counted from 0 over all that were added
-    similarity: float  # 1.0: equal or of equal shingles; below that an estimate
+    similarity: float  # to that document; 1.0: equal, or of equal shingles; below that an estimate
 
 
 class Deduplicator:
     """Finds documents that are equal, or nearly equal, to one that was kept before. Broder 1997.
 
-    Texts are not kept, only 16 bytes for each, and a signature with its bands for each kept one.
+    Texts are not kept, only a hash of 16 bytes for each, and a signature with its bands for each kept one.
     """
 
     def __init__(
         self,
-        threshold: float | None = 0.8,  # Jaccard similarity from which texts count as one; None: equal only
+        threshold: float | None = 0.8,  # estimated similarity from which texts count as one; None: equal only
         *,
         size: int = 5,  # words in a shingle
         n_hashes: int = 128,  # K: length of a signature; the estimate errs by √(J(1−J)/K)
@@ -956,7 +992,7 @@ class Deduplicator:
         "Raises ValueError when the threshold is too low for so few hashes."
         self.threshold, self.size, self.n_hashes, self.seed = threshold, size, n_hashes, seed
         self.bands, self.rows = choose_bands(threshold, n_hashes) if threshold is not None else (0, 0)
-        self.exact: dict[int, int] = {}  # digest of a text → number of the document
+        self.exact: dict[int, Duplicate] = {}  # digest of a text → what an equal one repeats
         self.signatures: dict[int, bytes] = {}  # number of a kept document → its signature
         self.buckets: dict[bytes, list[int]] = {}  # band number and rows → the kept documents that have them
         self.documents = self.equal = self.near = 0  # added; dropped as equal; dropped as nearly equal
@@ -970,9 +1006,9 @@ class Deduplicator:
         self.documents += 1
         if key in self.exact:
             self.equal += 1
-            return Duplicate(self.exact[key], 1.0)
+            return self.exact[key]
         found = self._near(number, text) if self.threshold is not None else None
-        self.exact[key] = found.of if found else number
+        self.exact[key] = found or Duplicate(number, 1.0)
         self.near += found is not None
         return found
 
@@ -1030,6 +1066,15 @@ def split_of(
     return "test" if place < test else "validation" if place < test + validation else "train"
 
 
+def _border(text: str, want: int, reach: int) -> int:
+    "The nearest place after a line end, else after a space, at most `reach` characters away; else `want`."
+    for mark in "\n ":
+        near = text.rfind(mark, max(0, want - reach - 1), want) + 1, text.find(mark, want, want + reach) + 1
+        if any(near):
+            return min(filter(None, near), key=lambda place: abs(place - want))
+    return want
+
+
 def split_tail(
     text: str,  # one document
     *,
@@ -1038,14 +1083,11 @@ def split_tail(
 ) -> dict[str, str]:  # "train", "validation", "test"; joined in this order they are the text
     "One document cut into beginning and end, at a line end or a space if one is near. ValueError: shares."
     _check_shares(validation, test)
-    cuts = [0]
-    for share in (1 - validation - test, 1 - test):
-        want = round(len(text) * share)
-        near = max(cuts[-1], want - max(200, len(text) // 100))  # so far back we look for a border
-        found = text.rfind("\n", near, want) + 1 or text.rfind(" ", near, want) + 1
-        cuts.append(found if found and want < len(text) else want)
-    cuts.append(len(text))
-    return {name: text[a:b] for name, a, b in zip(("train", "validation", "test"), cuts, cuts[1:])}
+    smallest = min(share for share in (1 - validation - test, validation, test) if share > 0)
+    reach = min(max(200, len(text) // 100), int(len(text) * smallest / 4))  # a part is 1/2 to 3/2 of its share
+    last = _border(text, round(len(text) * (1 - test)), reach) if test else len(text)
+    first = _border(text, round(len(text) * (1 - validation - test)), reach) if validation else last
+    return {"train": text[:first], "validation": text[first:last], "test": text[last:]}
 
 
 def split_corpus(
@@ -1107,9 +1149,11 @@ def swap_words(
         str, str
     ],  # word → what stands in its place, everywhere; {"Mia": "Tom", "Tom": "Mia"} swaps
 ) -> str:
-    "Put other words in place of whole words, all at once, so that a swap does not swap back."
+    "Put other words in place of whole words, all at once: a swap does not swap back. ValueError: an empty word."
+    if "" in other:
+        raise ValueError(f"an empty word cannot be replaced (by {other['']!r}); try {{'Mia': 'Tom'}}")
     words = "|".join(re.escape(word) for word in sorted(other, key=len, reverse=True))
-    return re.sub(rf"\b(?:{words})\b", lambda found: other[found[0]], text) if other else text
+    return re.sub(rf"(?<!\w)(?:{words})(?!\w)", lambda found: other[found[0]], text) if other else text
 
 # %% ../nbs/11_corpus.ipynb #download
 class DownloadError(OSError):
@@ -1210,7 +1254,7 @@ def _receive(url: str, part: Path, most: int, timeout: float, bar: Any) -> bool:
                     raise _too_large(size, most)
                 file.write(block)
                 bar.update(len(block))
-    if total is not None and size != total:
+    if total is not None and (size := part.stat().st_size) != total:
         raise _TryAgain(f"the connection ended after {size:,} of {total:,} bytes")
     return begin > 0
 
@@ -1242,8 +1286,9 @@ def _sha256(path: Path) -> str:
 
 def _accept(path: Path, known: str, target: Path) -> str:
     "The hash of a file. ValueError: it is not the known one, nor the one recorded beside `target`."
-    record, found = target.with_name(target.name + ".sha256"), _sha256(path)
-    recorded = record.read_text(encoding="utf-8").split()[0] if record.exists() else ""
+    record, found, known = target.with_name(target.name + ".sha256"), _sha256(path), known.lower()
+    line = re.match(r"[0-9a-f]{64}\b", record.read_text(encoding="utf-8") if record.exists() else "")
+    recorded = line[0] if line else ""  # one that was cut off is none
     if known and found != known:
         raise ValueError(
             f"{target.name} has the hash {found}, expected {known}; it is damaged, or not the file we know"
@@ -1251,8 +1296,53 @@ def _accept(path: Path, known: str, target: Path) -> str:
     if not known and recorded and found != recorded:
         advice = f"Has the publisher changed it? To take the new one, delete {record}"
         raise ValueError(f"{target.name} has the hash {found}; at its first use it had {recorded}. {advice}")
-    record.write_text(f"{found}  {target.name}\n", encoding="utf-8")
+    if found != recorded:
+        record.write_text(f"{found}  {target.name}\n", encoding="utf-8")
     return found
+
+
+def _lock(file: IO[bytes]) -> bool:
+    "Lock an open file, or say that another has it locked. The system unlocks it, too, when a process is killed."
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:  # where a file system has no locks, we go on without
+        return not isinstance(error, BlockingIOError | PermissionError)
+    return True
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    "Is this open file still the one of that name?"
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    "The block runs in one thread or process at a time, with `path` as the lock; the others wait for it."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with open(path, "ab") as file:
+            if _lock(file) and _is_at(file, path):  # the one before us may have removed it
+                try:
+                    yield
+                finally:
+                    with suppress(OSError):  # Windows keeps an open file
+                        path.unlink()
+                return
+        time.sleep(0.05)
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    part.with_name(part.name + ".mark").unlink(missing_ok=True)
 
 
 def _fetch_all(
@@ -1266,9 +1356,9 @@ def _fetch_all(
             resumed = _attempt(url, part, most, timeout, bar)
             _accept(part, sha256, path)
             os.replace(part, path)
-            return part.with_name(part.name + ".mark").unlink(missing_ok=True)
+            return _forget(part)
         except ValueError as error:  # all bytes are there, and they are not the right ones
-            part.unlink(missing_ok=True)
+            _forget(part)
             problem, left = str(error), attempts if resumed and again else 0
             again = False  # once more from the start, if they came in parts that may not fit together
         except _TryAgain as error:
@@ -1300,12 +1390,13 @@ def download_file(
     from tqdm import tqdm
 
     _check_url(url, local=True)
-    if path.exists():
-        _accept(path, sha256, path)
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tqdm(desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar:
-        _fetch_all(url, path, sha256, max_bytes, timeout, attempts, pause, bar)
+    if not path.exists():
+        lock = path.with_name(path.name + ".lock")
+        with _one_at_a_time(lock), tqdm(desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar:
+            if not path.exists():  # nobody else has fetched it meanwhile
+                _fetch_all(url, path, sha256, max_bytes, timeout, attempts, pause, bar)
+                return path
+    _accept(path, sha256, path)
     return path
 
 

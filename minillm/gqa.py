@@ -207,20 +207,18 @@ def _check_heads(width: int, n_heads: int, n_kv_heads: int | None, head_width: i
     return K, width // n_heads if head_width is None else head_width
 
 
-def _check_norms(head_width: int, **norms: nn.Module | None) -> None:
-    "Raises ValueError for a norm whose weight is for vectors of another width."
+def _check_options(
+    head_width: int, rope: nn.Module | None, window: int | None, causal: bool, **norms: nn.Module | None
+) -> None:
+    "Raises ValueError for options of a layer that cannot go together."
+    turned = getattr(rope, "head_width", head_width)
+    if turned != head_width:  # RoPE itself refuses an odd width
+        raise ValueError(f"rope turns {turned} numbers a head, which has {head_width}; try RoPE({head_width})")
     for name, norm in norms.items():
         weight = getattr(norm, "weight", None)
         if isinstance(weight, Tensor) and weight.ndim == 1 and len(weight) not in (1, head_width):
             came, expected = f"{name} norms {len(weight)} numbers", f"a head has {head_width}"
             raise ValueError(f"{came}, and {expected}; try {type(norm).__name__}({head_width})")
-
-
-def _check_options(head_width: int, rope: nn.Module | None, window: int | None, causal: bool) -> None:
-    "Raises ValueError for options of a layer that cannot go together."
-    turned = getattr(rope, "head_width", head_width)
-    if turned != head_width:  # RoPE itself refuses an odd width
-        raise ValueError(f"rope turns {turned} numbers a head, which has {head_width}; try RoPE({head_width})")
     if window is not None and window < 1:
         raise ValueError(f"window={window}, but a query sees at least itself: try window=1, or None for no limit")
     if window is not None and not causal:
@@ -351,8 +349,7 @@ class GroupedQueryAttention(HeadProjections):
         attend: Attend = fused_attention,  # how queries, keys and values become a mixture
     ) -> None:  # fmt: skip
         super().__init__(width, n_heads, n_kv_heads, head_width=head_width, bias=bias, out_bias=out_bias)
-        _check_options(self.head_width, rope, window, causal)
-        _check_norms(self.head_width, q_norm=q_norm, k_norm=k_norm)
+        _check_options(self.head_width, rope, window, causal, q_norm=q_norm, k_norm=k_norm)
         self.rope, self.q_norm, self.k_norm, self.position_bias = rope, q_norm, k_norm, position_bias
         self.window, self.causal, self.attend = window, causal, attend
 
@@ -369,8 +366,7 @@ class GroupedQueryAttention(HeadProjections):
         here = _places(x, positions, cache)
         q, k, v = self.project(x, here)
         k, v, there, texts = _remember(cache, k, v, here, documents)
-        plain = positions is None if cache is None else _from_start(here, there)  # no look at what a caller says
-        whole = plain and documents is None  # one text a row, from its start
+        whole = documents is None and (positions is None if cache is None else _from_start(here, there))
         return self.merge(self.mix(q, k, v, *self._rules(here, there, documents, texts, whole)))
 
     def project(

@@ -247,6 +247,40 @@ def test_discount_from_the_counts() -> None:
     assert model.probabilities([0])[2] == chosen.probabilities([0])[2]
 
 
+def test_defaults() -> None:
+    "What is taken where nothing is chosen, and the discount where no n-gram occurred twice."
+    ids = [0, 1, 2, 0, 1, 3, 2, 2, 1, 0] * 3
+    for smoothing, amount in (("add", 0.01), ("interpolate", 0.7)):
+        one, other = (NGram(V, 3, smoothing=smoothing, amount=k).fit(ids) for k in (None, amount))
+        assert np.array_equal(one.surprise(ids), other.surprise(ids))
+    few = [0, 1, 2, 3]  # all occur once
+    one, other = (NGram(V, 2, smoothing="absolute", amount=d).fit(few) for d in (None, 0.75))
+    assert np.array_equal(one.surprise(few), other.surprise(few))
+    counts = count_bigrams(ids, V)
+    assert torch.equal(Bigram.from_counts(counts).weight, Bigram.from_counts(counts, 0.01).weight)
+
+
+def test_add_k_after_a_new_history() -> None:
+    "It has nothing to fall back on: all tokens are equally probable. The others ask the shorter history."
+    ids = [0, 1, 2] * 3
+    for smoothing in SMOOTHINGS:
+        p = NGram(6, 3, smoothing=smoothing).fit(ids).probabilities([2, 1])
+        if smoothing == "add":
+            np.testing.assert_allclose(p, 1 / 6)
+        else:
+            shorter = NGram(6, 3, smoothing=smoothing).fit(ids).probabilities([5, 1])
+            assert p.argmax() == 2 and np.array_equal(p, shorter)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_searches(order: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    "n(n+1)/2 of them for a probability, as the chapter says."
+    model, real, calls = NGram(V, order).fit([0, 1, 2, 3, 0, 2, 1] * 4), module._find, []
+    monkeypatch.setattr(module, "_find", lambda *given: calls.append(1) or real(*given))
+    model.probabilities([0, 1, 2, 3])
+    assert len(calls) == order * (order + 1) // 2
+
+
 def test_two_or_more_fits_are_the_last() -> None:
     model = NGram(V, 2).fit([0, 1] * 20)
     again = NGram(V, 2).fit([2, 3] * 20)
@@ -284,6 +318,18 @@ def test_sampling_walks_along_the_context() -> None:
         assert chi_square(np.bincount(after, minlength=3), len(after) * model.probabilities(context)) < 18.4  # 2 degrees
 
 
+@pytest.mark.parametrize("end", [None, 0])
+def test_sampling_goes_on_from_start(end: int | None) -> None:
+    "Looking two back in abracadabra, all is certain until bra; what was given is not forgotten after a draw."
+    ids = [1, 2, 5, 1, 3, 1, 4, 1, 2, 5, 1, 0]
+    model = NGram(6, 3, smoothing="add", amount=0, end=end).fit(ids)
+    for start, then in (([1, 3], [1, 4, 1, 2, 5, 1]), ([3, 1], [4, 1, 2, 5, 1]), ([5, 1, 4, 1], [2, 5, 1])):
+        got = model.sample(len(then), generator=torch.Generator().manual_seed(0), start=start)
+        assert got == then
+    deep = NGram(6, 4, smoothing="add", amount=0, end=end).fit(ids)
+    assert deep.sample(5, generator=torch.Generator(), start=[1, 3, 1]) == [4, 1, 2, 5, 1]
+
+
 def test_sampling_stops_at_the_end() -> None:
     model = NGram(V, 2, smoothing="add", amount=0, end=END).fit(joined([[0, 1, 2], [0, 1, 3]] * 3))
     generator = torch.Generator().manual_seed(0)
@@ -303,13 +349,21 @@ def test_perplexity_is_torch_s() -> None:
     assert perplexity(surprise(p).mean()) == pytest.approx(loss.exp().item(), rel=1e-6)
     assert perplexity(loss) == pytest.approx(loss.exp().item())
     assert perplexity(1e6) == math.inf and math.isnan(perplexity(math.nan)) and perplexity(-1e-9) == pytest.approx(1)
-    assert perplexity(709.5) == math.inf or perplexity(709.5) > 1e307
+    assert perplexity(700) == math.exp(700) and perplexity(709) == math.exp(709) and perplexity(710) == math.inf
 
 
 def test_surprise_keeps_shapes() -> None:
     assert surprise(np.full((2, 3), 0.5)).shape == (2, 3) and isinstance(surprise(0.25), float)
     assert surprise(1.0) == 0 and math.copysign(1, surprise(1.0)) == 1 and surprise(1 + 1e-9) == 0
     assert surprise(np.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_surprise_of_tensors(dtype: torch.dtype) -> None:
+    "As models give them: with a gradient, in half precision."
+    p = torch.tensor([[0.5, 0.25]], dtype=dtype, requires_grad=True)
+    np.testing.assert_allclose(surprise(p), [[math.log(2), math.log(4)]], rtol=1e-12)
+    assert isinstance(surprise(p[0, 0]), float) and p.requires_grad
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, math.nan, np.array([0.5, -2.0])])
@@ -411,10 +465,17 @@ def test_large_tables_are_refused() -> None:
         (lambda: count_bigrams([[0, 1]], 5), TypeError, "of shape .1, 2."),
         (lambda: count_bigrams(iter([0, 1]), 5), TypeError, "got list_iterator"),
         (lambda: count_bigrams("text", 5), TypeError, "got str"),
-        (lambda: NGram(0), ValueError, "both are at least 1; a bigram has order=2"),
+        (lambda: NGram(0), ValueError, "vocab_size=0, order=2: both are whole and at least 1"),
+        (lambda: NGram(5, 2.5), ValueError, "order=2.5: both are whole"),
+        (lambda: NGram(5, "2"), ValueError, "order=2: both are whole"),
+        (lambda: NGram(2**40).fit([0, 1]), ValueError, "vocab_size=1099511627776, expected 1 to 2³¹"),
+        (lambda: count_bigrams([2**40, 5], 2**41), ValueError, "vocab_size=2199023255552, expected 1 to 2³¹"),
+        (lambda: count_bigrams([], 0), ValueError, "vocab_size=0, expected 1 to 2³¹"),
+        (lambda: count_bigrams([3], 5).entropy(), ValueError, "no pair was counted, .*; count at least two ids"),
+        (lambda: NGram(5, smoothing="add", amount=math.inf), ValueError, "amount=inf .* k is from 0 to 1e9"),
         (lambda: NGram(5, 0), ValueError, "order=0"),
         (lambda: NGram(5, smoothing="laplace"), ValueError, "'laplace' is not known; try one of 'add'"),
-        (lambda: NGram(5, smoothing="add", amount=-1), ValueError, "k is at least 0"),
+        (lambda: NGram(5, smoothing="add", amount=-1), ValueError, "k is from 0 to 1e9"),
         (lambda: NGram(5, smoothing="interpolate", amount=1.5), ValueError, "a share is from 0 to 1"),
         (lambda: NGram(5, amount=math.nan), ValueError, "a discount is from 0 to 1"),
         (lambda: NGram(5, end=5), ValueError, "end=5 is no id of a vocabulary of 5"),
@@ -425,9 +486,11 @@ def test_large_tables_are_refused() -> None:
         (lambda: NGram(5).fit([0, 1]).probabilities([7]), ValueError, "id 7"),
         (lambda: NGram(5).fit([0, 1]).surprise([0, 9]), ValueError, "id 9 at place 1"),
         (lambda: Bigram(0), ValueError, "vocab_size=0, expected at least 1"),
-        (lambda: Bigram.from_counts(count_bigrams([0, 1], 3), -1), ValueError, "at least 0; try 0.01"),
-        (lambda: Bigram(5)(torch.tensor([[5]])), ValueError, "expected ids from 0 to 4"),
-        (lambda: Bigram(5)(torch.tensor([[0.5]])), ValueError, "got torch.float32 .1, 1.; expected ids"),
+        (lambda: Bigram.from_counts(count_bigrams([0, 1], 3), -1), ValueError, "from 0 to 1e9; try 0.01"),
+        (lambda: Bigram.from_counts(count_bigrams([0, 1], 3), math.inf), ValueError, "smoothing=inf, .* from 0 to 1e9"),
+        (lambda: Bigram(5)([[1]]), ValueError, "got list; expected a tensor of ids from 0 to 4"),
+        (lambda: Bigram(5)(torch.tensor([[5]])), ValueError, "expected a tensor of ids from 0 to 4"),
+        (lambda: Bigram(5)(torch.tensor([[0.5]])), ValueError, "got torch.float32 .1, 1.; expected a tensor of ids"),
         (lambda: perplexity(-0.5), ValueError, "below 0"),
         (lambda: bits_per_byte(1.0, 0), ValueError, "n_bytes=0, but a text has at least one byte"),
         (lambda: bits_per_byte(-1.0, 5), ValueError, "below 0"),

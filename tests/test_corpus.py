@@ -128,6 +128,10 @@ def test_small_files(tmp_path, data, documents):
         (b"MZ\x90\0", ["offset 2"]),
         (b"a\0\xff", ["zero", "offset 1"]),
         (b"PK\3\4\0", ["zero", "archive"]),
+        ("soup and bread".encode("utf-16-le"), ["UTF-16", "utf-16-le"]),
+        ("soup and bread".encode("utf-16-be"), ["UTF-16", "utf-16-be"]),
+        (bytes(1_000), ["zero", "archive"]),
+        (bytes(range(128, 256)), ["0x80", "latin-1"]),  # no text of Windows-1252: five bytes have no letter there
         (b"\xed\xa0\x80", ["0xed", "offset 0"]),  # a lone surrogate
         (b"\xc0\x80", ["0xc0", "offset 0"]),  # an overlong zero
         ("é".encode()[:1], ["0xc3", "offset 0"]),  # cut off
@@ -143,6 +147,24 @@ def test_bytes_that_are_no_text(tmp_path, data, words):
         assert str(path) in str(error.value)
         for word in words:
             assert word in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["some.txt", "some.txt.gz"])
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"caf\xe9", "café"),
+        (b"caf\xe9 \x81", "café \x81"),
+        (b"caf\xe9 " * 20_000 + b"\x8d", "café " * 20_000 + "\x8d"),
+        ("soup".encode("utf-16"), "soup"),
+        ("soup".encode("utf-16-be"), "soup"),
+    ],
+)
+def test_the_advice_for_bad_bytes_works(tmp_path, data, text, name):
+    "The last part of the message is a line of Python that writes the file anew, as UTF-8."
+    path = write(tmp_path, gzip.compress(data) if name.endswith("gz") else data, name)
+    exec(describe_bad_bytes(path).split("look at the result: ")[1], {"gzip": gzip, "Path": Path})
+    assert load_corpus(tmp_path / "some_utf8.txt") == [text]
 
 
 @given(st.binary(max_size=60), st.integers(65520, 65540))
@@ -244,6 +266,16 @@ def test_unknown_paths(tmp_path):
         load_corpus(" ")
     with pytest.raises(ValueError, match="max_chars=3"):
         iter_documents(tmp_path, max_chars=3)
+    for text in ("Once upon a time " * 100, "Once\nupon a time"):
+        with pytest.raises(ValueError, match=r"^'Once.*looks like a text.*load_corpus\(\[text\]\)"):
+            load_corpus(text)
+    with pytest.raises(FileNotFoundError, match=r"load_corpus\(\[text\]\)"):
+        load_corpus("Once upon a time")
+    for size in (0, -1):  # nothing read is not "no text"
+        with pytest.raises(ValueError, match=f"max_chars={size}"):
+            list(read_records(write(tmp_path, b'{"text": "a"}', "r.jsonl"), max_chars=size))
+        with pytest.raises(ValueError, match=f"limit={size}"):
+            list(read_lines(tmp_path / "stories.txt", size))
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
@@ -312,7 +344,7 @@ def test_packed_files_that_are_broken(tmp_path, change, words, name):
 
 def test_packed_text_that_is_not_utf8(tmp_path):
     path = write(tmp_path, gzip.compress(b"one\ncaf\xe9"), "x.txt.gz")
-    with pytest.raises(ValueError, match=r"line 2: byte 0xe9 at offset 7 .*gzip\.open\(.*cp1252"):
+    with pytest.raises(ValueError, match=r"line 2: byte 0xe9 at offset 7 .*gzip\.decompress\(.*cp1252"):
         load_corpus(path)
     path = write(tmp_path, gzip.compress(b"one"), "x.txt")
     with pytest.raises(ValueError, match=r"starts like gzip. Let its name end in \.gz"):
@@ -352,6 +384,7 @@ def test_records(tmp_path, name, end):
         ('{"text": null}', "text", ["field 'text' is NoneType"]),
         ('{"text": ["a"]}', "text", ["field 'text' is list"]),
         ('{"text": "a\\ud800b"}', "text", ["half of a character", "U+D800 at 1", "surrogatepass"]),
+        ('{"text": "ab\\u0000"}', "text", ["zero character at 2", "text.replace"]),
         ('{"text": "a"}', lambda r: r["other"], ["field function raised KeyError('other')"]),
         ('{"text": "a"}', lambda r: 5, ["what the field function returned is int"]),
     ],
@@ -468,9 +501,10 @@ def test_the_cache_folder(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("step", "before", "after"),
     [
-        ("line_ends", "a\r\nb\rc\x85d\u2028e\u2029f\ng", "a\nb\nc\nd\ne\nf\ng"),
+        ("line_ends", "a\r\nb\rc\x85d\u2028e\u2029f\ng\fh\vi\x1cj", "a\nb\nc\nd\ne\nf\ng\nh\ni\nj"),
         ("control", "a\0b\x07c\td\ne\x7ff\x9fg", "abc\td\nefg"),
         ("zero_width", "\ufeffa\u200bb\xadc\u2060d\u200ce\u200df", "abcd\u200ce\u200df"),
+        ("zero_width", "a\u200bb ខ\u200bខ ไ\u200bไ ᠠ\u180eᠠ \u180e", "ab ខ\u200bខ ไ\u200bไ ᠠ\u180eᠠ "),  # where they are spelling
         ("nfc", "cafe\u0301 x² ﬁ Å", "café x² ﬁ Å"),
         ("nfkc", "cafe\u0301 x² ﬁ ① Ａ", "café x2 fi 1 A"),
         ("spaces", "a\xa0b\u2009c\u3000d", "a b c\u3000d"),
@@ -564,7 +598,9 @@ def test_quantiles_of_lengths():
 
 def test_scripts_and_kinds():
     report = quality_report(["Ab", "дж", "ﾊﾝ", "月々", "ªº", "½²", "$+😀", "a\u0301"])
-    assert report.scripts == pytest.approx({"Latin": 5 / 11, "Cyrillic": 2 / 11, "Han": 2 / 11, "Halfwidth": 2 / 11})
+    assert report.scripts == pytest.approx({"Latin": 5 / 11, "Cyrillic": 2 / 11, "Han": 2 / 11, "Katakana": 2 / 11})
+    odd = quality_report(["µ\u2126", "\u212a𝐀ʰＡ", "ー", "\ufeb3", "\u02bc"]).scripts
+    assert odd == pytest.approx({"Latin": 4 / 9, "Greek": 2 / 9, "Katakana": 1 / 9, "Arabic": 1 / 9, "Common": 1 / 9})
     assert {name: round(share * 17) for name, share in report.kinds.items()} == {"letters": 12, "symbols": 3, "digits": 2}
 
 
@@ -611,6 +647,17 @@ def test_the_report_samples_when_there_is_too_much():
     assert report.lines == 30_000
     whole = quality_report("\n".join(lines[k : k + 10]) for k in range(0, len(lines), 10))
     assert whole.repeated_lines == pytest.approx(1 / 3, abs=1e-12) and not whole.estimated
+
+
+def test_a_line_that_comes_often_is_named_though_others_came_first():
+    tally = TextTally(most=8)
+    common = next(text for k in itertools.count() if not corpus._digest(text := f"common {k}") & 4095)  # always in the sample
+    for other in range(400):
+        tally.add(f"{other}\n{other}")
+    for _ in range(300):
+        tally.add(common)
+    assert tally.seen_lines.bits > 3 and tally.report().most_repeated[common] == 300
+    assert len(tally.repeated) <= 8
 
 
 def test_the_report_needs_bounded_memory():
@@ -773,6 +820,10 @@ def test_exact_deduplication():
     finder = Deduplicator()
     assert [finder.add(text) for text in ("x y z", "X, y z", "X, y z")] == [None, (0, 1.0), (0, 1.0)]
     assert (finder.equal, finder.near) == (1, 1)
+    finder, words = Deduplicator(), " ".join(map(str, range(20)))
+    near = [finder.add(text) for text in (words, words + " more", words + " more")]
+    assert near[1] == near[2] and near[1].of == 0 and 0.8 <= near[1].similarity < 1  # as far from the kept one as before
+    assert (finder.equal, finder.near) == (1, 1)
     lazy = deduplicate(str(k // 2) for k in itertools.count())
     assert list(itertools.islice(lazy, 3)) == ["0", "1", "2"]
 
@@ -835,12 +886,17 @@ def test_the_split_is_the_same_in_every_process():
 def test_a_tail_is_a_tail(text, validation, test):
     parts = split_tail(text, validation=validation, test=test)
     assert list(parts) == ["train", "validation", "test"] and "".join(parts.values()) == text
-    window = max(200, len(text) // 100) + 1
-    for name, share in {"validation": validation, "test": test}.items():
-        assert abs(len(parts[name]) - share * len(text)) <= window
+    for name, share in {"validation": validation, "test": test, "train": 1 - validation - test}.items():
+        assert abs(len(parts[name]) - share * len(text)) <= min(400, share * len(text) / 2) + 1
+        assert share or not parts[name]
 
 
 def test_tails():
+    for validation, test in ((0.05, 0.05), (0.01, 0.01), (0.01, 0.2), (0, 0.05)):  # texts of some hundred characters
+        parts = split_corpus(load_corpus(), tails=True, validation=validation, test=test)
+        sizes = {name: sum(map(len, inside)) for name, inside in parts.items()}
+        for name, share in {"validation": validation, "test": test}.items():
+            assert sizes[name] / sum(sizes.values()) == pytest.approx(share, rel=0.04)
     text = "".join(f"line {k}\n" for k in range(10_000))
     parts = split_corpus([text])
     assert [len(parts[name]) for name in parts] == [1, 1, 1]
@@ -873,6 +929,9 @@ def test_changes():
     assert swap_words("Mia, Miami; mia Mia's Zoë", {"Mia": "Zoë", "Zoë": "Mia"}) == "Zoë, Miami; mia Zoë's Mia"
     assert swap_words("a.b axb", {"a.b": "c"}) == "c axb" and swap_words("a", {}) == "a"
     assert swap_words("New York, New", {"New": "Old", "New York": "Boston"}) == "Boston, Old"
+    assert swap_words("Mr. Fox, C++ and O'Neil; xMr. C++x", {"Mr.": "Dr.", "C++": "Rust", "O'Neil": "Ann"}) == "Dr. Fox, Rust and Ann; xMr. C++x"
+    with pytest.raises(ValueError, match="empty word"):
+        swap_words("ab cd", {"": "x"})
     assert swap_words("red redder", {"red": "blue", "redder": "bluer"}) == "blue bluer"
     text = "One  two\n\nthree four\n"
     assert drop_words(text, 0.5, seed=1) == drop_words(text, 0.5, seed=1)

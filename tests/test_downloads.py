@@ -242,7 +242,7 @@ def test_a_server_that_lies_after_a_resume_is_believed_only_once(serve, tmp_path
     with pytest.raises(DownloadError, match="expected"):
         fetch(url, tmp_path / "file.txt")
     assert len(asked) == 3 and asked[2].get("Range") is None  # parts, rest, and once more as a whole
-    assert not (tmp_path / "file.txt.part").exists()
+    assert beside(tmp_path / "x") == set()
 
 
 def test_a_server_that_lies_in_parts_again_and_again(serve, tmp_path):
@@ -260,6 +260,53 @@ def test_without_a_known_hash_the_mark_of_each_part_decides(serve, tmp_path):
     assert fetch(url, tmp_path / "file.txt", sha256="").read_bytes() == TEXT and len(asked) == 3
     url, asked = serve(cut(100_000, data=OTHER, tag='"v0"'), whole)
     assert fetch(url, tmp_path / "new.txt", sha256="").read_bytes() == TEXT and len(asked) == 2
+
+
+@pytest.mark.parametrize("delays", [(0, 0.05), (0, 0, 0)])
+def test_two_at_once(serve, tmp_path, delays):
+    "Two notebooks fetch the same file: one does, the other waits and finds it."
+    faults: list[BaseException] = []
+
+    def slow(handler: Handler, k: int) -> None:
+        handler.reply(200, {"Content-Length": len(TEXT), "ETag": '"v1"'})
+        for start in range(0, len(TEXT), 50_000):
+            handler.wfile.write(TEXT[start : start + 50_000])
+            time.sleep(0.02)
+
+    def one(delay: float) -> None:
+        time.sleep(delay)
+        try:
+            fetch(url, tmp_path / "file.txt", sha256="")
+        except BaseException as error:
+            faults.append(error)
+
+    url, asked = serve(slow)
+    threads = [threading.Thread(target=one, args=(delay,)) for delay in delays]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults and len(asked) == 1 and (tmp_path / "file.txt").read_bytes() == TEXT
+    assert beside(tmp_path / "x") == {"file.txt", "file.txt.sha256"}
+
+
+def test_what_is_on_the_disk_is_counted(serve, tmp_path):
+    "Somebody else writes into the part, past the lock."
+
+    def disturbed(handler: Handler, k: int) -> None:
+        handler.reply(200, {"Content-Length": len(TEXT), "ETag": '"v1"'}, TEXT[:200_000])
+        handler.wfile.flush()
+        end = time.monotonic() + 10
+        while not (part.exists() and part.stat().st_size) and time.monotonic() < end:
+            time.sleep(0.01)
+        with part.open("ab") as file:
+            file.write(b"strange")
+        handler.wfile.write(TEXT[200_000:])
+
+    part = tmp_path / "file.txt.part"
+    url, asked = serve(disturbed, whole)
+    assert fetch(url, tmp_path / "file.txt", sha256="").read_bytes() == TEXT
+    assert [one.get("Range") for one in asked] == [None, f"bytes={len(TEXT) + 7}-", None]
 
 
 def test_sizes(serve, tmp_path):
@@ -381,6 +428,20 @@ def test_the_hash_of_the_first_use_is_remembered(serve, tmp_path):
         fetch(url, path, sha256="")
     (tmp_path / "file.txt.sha256").unlink()
     assert fetch(url, path, sha256="").read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("record", ["", "\n", HASH[:40]])
+def test_a_record_that_was_cut_off_is_none(serve, tmp_path, record):
+    (tmp_path / "file.txt.sha256").write_text(record, encoding="utf-8")
+    fetch(serve(whole)[0], tmp_path / "file.txt", sha256="")
+    assert (tmp_path / "file.txt.sha256").read_text(encoding="utf-8") == f"{HASH}  file.txt\n"
+
+
+def test_hashes_in_capitals(serve, tmp_path):
+    url, asked = serve(whole)
+    for _ in range(2):
+        assert fetch(url, tmp_path / "file.txt", sha256=HASH.upper()).exists()
+    assert len(asked) == 1
 
 
 def test_a_file_put_there_by_hand_is_checked(serve, tmp_path):

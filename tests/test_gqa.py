@@ -516,6 +516,14 @@ def test_a_prompt_into_an_empty_cache_needs_no_mask(window: int | None) -> None:
             fill = lambda x: torch.cat([torch.full_like(x[..., :2, :], 1e6), x], -2)
             return fill(k), fill(v), torch.cat([torch.tensor([-1, -1]), places]), texts
 
+    class Sorted(ListLayer):
+        "Keys in order of their positions, though tokens come in another."
+
+        def answer(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+            k, v, places, texts = super().answer()
+            order = places.argsort()
+            return k[..., order, :], v[..., order, :], places[order], texts
+
     layer, x, rules = random_layer(0, window=window, attend=fused_attention), torch.randn(2, 9, 12, dtype=torch.float64), []
 
     @takes_groups
@@ -535,6 +543,7 @@ def test_a_prompt_into_an_empty_cache_needs_no_mask(window: int | None) -> None:
         (ListLayer(torch.arange(9), texts), texts, False),
         (Backwards(torch.arange(9)), None, False),
         (Slots(torch.arange(9)), None, False),
+        (Sorted(torch.tensor([1, 0, 2, 4, 3, 5, 6, 7, 8])), None, False),
     ):
         right = layer(x, positions=cache.plan, documents=documents)
         rules.clear()

@@ -23,6 +23,7 @@ from array import array
 from codecs import getincrementaldecoder
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -180,6 +181,12 @@ def checks(containment):
     if got == 1:
         mistake("the same words in another order are no quotation: compare shingles, not single words")
     expect(got == 0, f"no run of 3 words is in common, so the answer is 0, yours is {got}")
+    got = containment("One, two, THREE four", "he said: one two three; four!", 2)
+    if got < 1:
+        mistake("a quotation with other capitals and commas is one, too: let `shingles` cut both texts")
+    got = containment("he art", "the article", 2)
+    if got > 0:
+        mistake("'he art' is no run of words in 'the article': compare shingles, do not search in the text")
     got = containment("a b c d e f", "a b c x d e f", 2)
     expect(
         abs(got - 4 / 5) < 1e-9,
@@ -217,7 +224,22 @@ def wrong_smaller(part, whole, size=5):
     return len(small & large) / min(len(small), len(large))
 
 
+def wrong_split(part, whole, size=5):
+    small, large = (
+        {tuple(text.split()[k : k + size]) for k in range(len(text.split()) - size + 1)}
+        for text in (part, whole)
+    )
+    return len(small & large) / len(small)
+
+
+def wrong_search(part, whole, size=5):
+    runs = shingles(part, size)
+    return sum(run in " ".join(shingles(whole, 10_000)) for run in runs) / len(runs)
+
+
 planted = {
+    wrong_split: "other capitals and commas",
+    wrong_search: "do not search in the text",
     wrong_jaccard: "you divide by the long text's shingles",
     wrong_side: "you divide by the long text's shingles",
     wrong_words: "another order",
@@ -227,10 +249,18 @@ planted = {
 # %% exercise 11-d {"title": "Bug clinic: the test that was trained on", "answer": "def is_test(text: str, share: float) -> bool: ...", "returns": true}
 import builtins
 import hashlib
+import inspect
+import json
+import os
 import random
+import subprocess
+import sys
+import textwrap
 import zlib
 
 from minillm.exercises import expect, mistake
+
+seconds = 60  # of which most is the start of a second Python
 
 hints = [
     "Start Python twice and print hash('moon') each time.",
@@ -253,6 +283,23 @@ def without_hash(is_test, text, share):
         return is_test(text, share)
     finally:
         builtins.hash = kept
+
+
+def elsewhere(is_test, texts, share):
+    "The answers of another process, which knows the function's own lines and this chapter's names only."
+    function = inspect.unwrap(is_test)
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError):  # typed where no source is kept
+        return None
+    asked = f"print(json.dumps([bool({function.__name__}(text, {share})) for text in {texts!r}]))"
+    start = f"import sys; sys.path[:] = {sys.path!r}; from minillm import corpus; globals().update(vars(corpus))"
+    known = {**os.environ, "PYTHONHASHSEED": "1"}
+    program = "\n".join([start, "import json", source, asked])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=known)
+    why = (done.stderr.strip() or "?").splitlines()[-1]
+    expect(done.returncode == 0, f"in a second process it fails: {why}; does it need names from outside?")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def checks(is_test):
@@ -279,6 +326,8 @@ def checks(is_test):
     expect(
         all(5 < sum(part) < 50 for part in parts), "texts that follow each other fall on one side together"
     )
+    if elsewhere(is_test, texts[::-40], 0.25) not in (None, first[::-40]):
+        mistake("another process gives other answers: only the text may decide, no memory, no salt, no process")
 
 
 def wrong_hash(text, share):
@@ -297,6 +346,19 @@ def wrong_tenth(text, share):
     return zlib.crc32(text.encode()) % 10 < share * 10
 
 
+def wrong_salt(text, share):
+    return text.__hash__() % 1000 < share * 1000
+
+
+def wrong_process(text, share):
+    salted = hashlib.sha256(f"{os.getpid()} {text}".encode()).digest()
+    return int.from_bytes(salted[:8], "big") < share * 2**64
+
+
+def wrong_memory(text, share, known={}):  # noqa: B006
+    return known.setdefault(text, random.random()) < share
+
+
 def wrong_start(text, share):
     return int(text.split()[-1]) / 4_000 < share if text[-1].isdigit() else False
 
@@ -304,6 +366,9 @@ def wrong_start(text, share):
 planted = {
     wrong_hash: "calls hash()",
     wrong_chance: "chance or the place",
+    wrong_salt: "another process",
+    wrong_process: "another process",
+    wrong_memory: "another process",
     wrong_length: "texts of equal length",
     wrong_tenth: "about 1,000 should be",
     wrong_start: "one side together",

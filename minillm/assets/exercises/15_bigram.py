@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -123,6 +124,11 @@ def checks(best_weights):
     once = (p / p.sum(1, keepdims=True)).mean(0)
     if np.allclose(got, once, atol=1e-9):
         mistake("that is one round; repeat it, with the new weights inside, until they stay the same")
+    weights = once
+    for rounds in range(2, 200):
+        weights = (p * weights / (p @ weights)[:, None]).mean(0)
+        if np.allclose(got, weights, atol=1e-9) and mean >= wanted + 1e-4:
+            mistake(f"right way, but {rounds} rounds are too few: {mean:.4f} nats; {wanted:.4f} is possible")
     expect(mean < wanted + 1e-4, f"your mixture has a mean surprise of {mean:.4f} nats; {wanted:.4f} is possible")
     two = p[:, :2]
     got = np.asarray(best_weights(two), dtype=float)
@@ -145,6 +151,13 @@ def wrong_one_round(p):
     return (p / p.sum(1, keepdims=True)).mean(0)
 
 
+def wrong_few_rounds(p):
+    weights = np.full(p.shape[1], 1 / p.shape[1])
+    for _ in range(20):
+        weights = (p * weights / (p @ weights)[:, None]).mean(0)
+    return weights
+
+
 def wrong_not_normalised(p):
     return p.mean(0)
 
@@ -153,16 +166,21 @@ planted = {
     wrong_equal: "still all equal",
     wrong_best_one: "the one best model",
     wrong_one_round: "one round",
+    wrong_few_rounds: "20 rounds are too few",
     wrong_not_normalised: "add up to 1",
 }
 
-# %% exercise 15-d {"title": "Bug clinic: a model too good for Japanese", "answer": "def report(texts: list[str], nats: list[float]) -> float: ...", "returns": true}
+# %% exercise 15-d {"title": "Bug clinic: three times as bad at Japanese?", "answer": "def report(texts: list[str], nats: list[float]) -> float: ...", "returns": true}
 from minillm.exercises import expect, mistake
 
 hints = [
     "How many characters has 日本語, and how many bytes?",
     "A short document counts as much as a long one here. Add up first, then divide.",
 ]
+well_done = (
+    "Most characters of Japanese have three bytes, so 5.7 a character is about 1.9 a byte, as for English. "
+    "No reason for alarm, although two different texts say little about each other."
+)
 
 
 def checks(report):

@@ -19,7 +19,7 @@ hints = [
 
 
 def checks(mixed_cache_bytes):
-    sizes = (1, 0, 5, 2, 3, 7), (2, 3, 4, 3, 5, 11), (5, 25, 1024, 8, 128, 100)
+    sizes = (1, 2, 5, 2, 3, 7), (2, 3, 4, 3, 5, 11), (5, 25, 1024, 8, 128, 100)
     for n_full, n_windowed, window, K, H, length in sizes:
         got = mixed_cache_bytes(n_full, n_windowed, window, K, H, length)
         kept = n_full * length + n_windowed * min(length, window)
@@ -70,19 +70,26 @@ hints = [
 ]
 
 
-class Largest(TorchDispatchMode):
-    "The number of elements of the largest storage that an operation newly makes."
+class Weighed(TorchDispatchMode):
+    "Adds up the elements of all storages that are new, and notes whether torch's attention was called."
 
-    def __init__(self):
+    def __init__(self, *given):
         super().__init__()
-        self.largest = 0
+        self.made, self.kernel, self.kept = 0, False, [*given]
+        self.known = {x.untyped_storage().data_ptr() for x in given}
+
+    def weigh(self, tree):
+        for x in tree_leaves(tree):
+            if isinstance(x, torch.Tensor) and x.untyped_storage().data_ptr() not in self.known:
+                self.made += x.untyped_storage().nbytes() // x.element_size()
+                self.known.add(x.untyped_storage().data_ptr())
+                self.kept.append(x)  # lives on, so that no later storage gets its address
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        of = lambda tree: [x for x in tree_leaves(tree) if isinstance(x, torch.Tensor)]
-        known = {x.untyped_storage().data_ptr() for x in of((args, kwargs))}
+        self.kernel |= "scaled_dot_product" in str(operation)
+        self.weigh((args, kwargs))  # what came from elsewhere, such as numpy
         out = operation(*args, **(kwargs or {}))
-        new = [x for x in of(out) if x.untyped_storage().data_ptr() not in known]
-        self.largest = max([self.largest, *(x.untyped_storage().nbytes() // x.element_size() for x in new)])
+        self.weigh(out)
         return out
 
 
@@ -93,16 +100,17 @@ def right_answer(q, k, v, order="interleave", scale=True):
 
 
 def checks(grouped_attention):
-    for sizes in ((1, 6, 2, 1, 50, 9), (2, 4, 1, 3, 40, 16), (2, 6, 3, 2, 30, 5)):
+    for sizes in ((1, 6, 2, 1, 50, 64), (2, 4, 1, 3, 40, 128), (2, 6, 3, 2, 60, 96)):
         check_size(grouped_attention, *sizes)
 
 
 def check_size(grouped_attention, B, N, K, T, S, H):
     generator = torch.Generator().manual_seed(0)
-    q = torch.randn(B, N, T, H, generator=generator)
-    k, v = (torch.randn(B, K, S, H, generator=generator) for _ in range(2))
-    with Largest() as meter:
-        got = grouped_attention(q.clone(), k.clone(), v.clone())
+    q, k, v = (torch.randn(B, n, heads, H, generator=generator) for n, heads in ((T, N), (S, K), (S, K)))
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B,T,N,H) → (B,N,T,H), as `split_heads` does
+    given = q.clone(), k.contiguous(), v.contiguous()  # a cache keeps its keys in order
+    with Weighed(*given) as meter:
+        got = grouped_attention(*given)
     where = f"for B={B}, N={N}, K={K}, T={T}, S={S}, H={H}"
     expect(getattr(got, "shape", None) == q.shape, f"{where} the result should be (B,N,T,H) = {tuple(q.shape)}")
     same = lambda **bug: torch.allclose(got, right_answer(q, k, v, **bug), atol=1e-5)
@@ -111,8 +119,10 @@ def check_size(grouped_attention, B, N, K, T, S, H):
     if same(scale=False):
         mistake(f"{where} the scale 1/√H is missing")
     expect(same(), f"{where} the numbers differ from attention with repeated keys")
-    if meter.largest >= B * N * S * H:
-        mistake(f"{where} a new tensor has {meter.largest} numbers, as many as the repeated keys: copy nothing")
+    if meter.kernel:
+        mistake(f"{where} torch's attention was called; write it with products and softmax")
+    if meter.made >= B * N * S * H:
+        mistake(f"{where} new tensors have {meter.made} numbers, as many as the repeated keys: copy nothing")
 
 
 def wrong_copies(q, k, v):
@@ -125,6 +135,23 @@ def wrong_expand(q, k, v):
     K = k.shape[1]
     k, v = (x[:, :, None].expand(-1, -1, N // K, -1, -1) for x in (k, v))
     return (torch.softmax(q.reshape(B, K, N // K, T, H) @ k.mT / H**0.5, -1) @ v).reshape(B, N, T, H)
+
+
+def wrong_piece_by_piece(q, k, v):
+    G = q.shape[1] // k.shape[1]
+    k, v = ([x[:, n // G].clone() for n in range(q.shape[1])] for x in (k, v))
+    weights = [torch.softmax(q[:, n] @ k[n].mT / q.shape[-1] ** 0.5, -1) for n in range(q.shape[1])]
+    return torch.stack([weights[n] @ v[n] for n in range(q.shape[1])], 1)
+
+
+def wrong_through_numpy(q, k, v):
+    G = q.shape[1] // k.shape[1]
+    k, v = (torch.from_numpy(x.numpy().repeat(G, 1)) for x in (k, v))
+    return torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1) @ v
+
+
+def wrong_ready_made(q, k, v):
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
 
 
 def wrong_order(q, k, v):
@@ -144,6 +171,9 @@ def wrong_no_scale(q, k, v):
 planted = {
     wrong_copies: "as many as the repeated keys",
     wrong_expand: "as many as the repeated keys",
+    wrong_piece_by_piece: "as many as the repeated keys",
+    wrong_through_numpy: "as many as the repeated keys",
+    wrong_ready_made: "torch's attention was called",
     wrong_order: "n // G",
     wrong_no_scale: "scale",
 }
@@ -233,7 +263,8 @@ def checks(serve):
             mistake(f"{where} query heads get {[int(m) for m in served]}: neighbours should share, {wanted}")
         expect(served == wanted, f"{where} query heads get {served}; they should get {wanted}")
     y = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
-    expect(torch.equal(serve(y.clone(), 2)[:, 3], y[:, 1]), "the numbers inside a head should stay where they are")
+    right = torch.stack([y[:, n // 2] for n in range(6)], 1)
+    expect(torch.equal(serve(y.clone(), 2), right), "the numbers inside a head should stay where they are")
 
 
 def wrong_repeat(x, times):
@@ -249,7 +280,13 @@ def wrong_mixed_up(x, times):
     return x.repeat_interleave(times, dim=2).reshape(B, K * times, S, H)
 
 
+def wrong_first_head_reversed(x, times):
+    x = x.repeat_interleave(times, dim=1)
+    return torch.cat([x[:, :1].flip(2), x[:, 1:]], 1)
+
+
 planted = {
+    wrong_first_head_reversed: "stay where they are",
     wrong_repeat: "neighbours should share",
     wrong_backwards: "they should get",
     wrong_mixed_up: "stay where they are",

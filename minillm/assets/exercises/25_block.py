@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
+from numbers import Real
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from types import MappingProxyType
@@ -13,6 +14,8 @@ from minillm.block import ACTIVATIONS, Block, LayerNorm, MLP, RMSNorm, SwiGLU, a
 
 # %% exercise 25-a {"title": "A norm that survives 16 bits", "answer": "def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor: ...", "returns": true}
 import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
 from minillm.exercises import expect, mistake
 
@@ -22,21 +25,31 @@ hints = [
 ]
 
 
+class NoNorm(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in ("rms_norm", "layer_norm", "group_norm"):
+            mistake(f"{func.__name__} is a norm of torch; write it from squares, a mean and a root")
+        return func(*args, **(kwargs or {}))
+
+
 def checks(rms_norm):
     generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(3, 5, generator=generator) + 1, torch.rand(5, generator=generator) + 0.5
+    x, weight = torch.randn(2, 3, 5, generator=generator) + 1, torch.rand(5, generator=generator) + 0.5
     scale = lambda square: x / (square + 1e-6).sqrt() * weight
     right = scale(x.square().mean(-1, keepdim=True))
-    got = rms_norm(x.clone(), weight.clone(), 1e-6)
-    expect(getattr(got, "shape", None) == (3, 5), "the result should have the shape of x, here (3, 5)")
+    with NoNorm():
+        got = rms_norm(x.clone(), weight.clone(), 1e-6)
+    expect(getattr(got, "shape", None) == (2, 3, 5), "the result should have the shape of x, here (2, 3, 5)")
     if torch.allclose(got, right / weight, atol=1e-5):
         mistake("the weight is missing")
-    if torch.allclose(got, scale(x.square().mean(0, keepdim=True)), atol=1e-5):
+    if any(torch.allclose(got, scale(x.square().mean(k, keepdim=True)), atol=1e-5) for k in (0, 1, (0, 1))):
         mistake(
-            "the mean runs over the tokens, so each token depends on the others; it runs over the last axis"
+            "the mean runs over the tokens, so each token depends on others; it runs over the last axis, −1"
         )
-    if torch.allclose(got, scale(x.square().mean()), atol=1e-5):
-        mistake("one mean for all tokens together; each token has its own: mean(-1, keepdim=True)")
+    if any(
+        torch.allclose(got, scale(x.square().mean(k, keepdim=True)), atol=1e-5) for k in ((0, 1, 2), (1, 2))
+    ):
+        mistake("one mean for many tokens together; each token has its own: mean(-1, keepdim=True)")
     if torch.allclose(got, scale(x.square().sum(-1, keepdim=True)), atol=1e-5):
         mistake("you divide by the length of the vector; the root *mean* square is smaller by the root of D")
     centred = x - x.mean(-1, keepdim=True)
@@ -48,6 +61,8 @@ def checks(rms_norm):
         torch.allclose(got, right, atol=1e-5),
         "on ordinary numbers it differs from x / √(mean(x²) + eps) · weight",
     )
+    alone = rms_norm(x[0, 0].clone(), weight.clone(), 1e-6)
+    expect(torch.allclose(alone, right[0, 0], atol=1e-5), "for one token, x of shape (5,), it differs")
     check_eps(rms_norm)
     check_half(rms_norm)
 
@@ -60,6 +75,12 @@ def check_eps(rms_norm):
     if abs(got - 1) < 1e-3:
         mistake("eps is not used: a row of 0.0001s becomes 0.1, and a row of zeros would be nan")
     expect(abs(got - right) < 1e-4, f"a row of 0.0001s with eps=1e-6 becomes {right:.4f}; yours {got:.4f}")
+    other, right = rms_norm(tiny, torch.ones(5), 1e-4)[0, 0].item(), 1e-4 / (1e-8 + 1e-4) ** 0.5
+    if abs(other - got) < 1e-4:
+        mistake("another eps changes nothing: use the argument, not a number of your own")
+    expect(
+        abs(other - right) < 1e-4, f"a row of 0.0001s with eps=1e-4 becomes {right:.4f}; yours {other:.4f}"
+    )
 
 
 def check_half(rms_norm):
@@ -85,6 +106,11 @@ def check_half(rms_norm):
         differ < 0.02,
         f"in float16 {differ:.0%} of the numbers differ from float32 inside, one cast, then the weight",
     )
+    zeros = rms_norm(torch.zeros(1, 32).half(), weight.clone(), 1e-8)
+    expect(
+        (zeros == 0).all(),
+        "a row of zeros in float16 should stay 0; keep eps in float32, too: 1e-8 is 0 in 16 bits",
+    )
 
 
 def wrong_eps_beside(x, weight, eps):
@@ -99,6 +125,26 @@ def wrong_no_eps(x, weight, eps):
 
 def wrong_tokens(x, weight, eps):
     return x * torch.rsqrt(x.square().mean(0, keepdim=True) + eps) * weight
+
+
+def wrong_axis_1(x, weight, eps):
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(1, keepdim=True) + eps)).to(x.dtype) * weight
+
+
+def wrong_fixed_eps(x, weight, eps):
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6)).to(x.dtype) * weight
+
+
+def wrong_eps_in_16_bits(x, weight, eps):
+    wide = x.float()
+    r = torch.rsqrt(wide.square().mean(-1, keepdim=True) + torch.tensor(eps, dtype=x.dtype))
+    return (wide * r).to(x.dtype) * weight
+
+
+def wrong_torchs(x, weight, eps):
+    return F.rms_norm(x.float(), weight.shape, None, eps).to(x.dtype) * weight
 
 
 def wrong_all(x, weight, eps):
@@ -132,7 +178,11 @@ planted = {
     wrong_eps_beside: "beside the root",
     wrong_no_eps: "eps is not used",
     wrong_tokens: "over the tokens",
-    wrong_all: "one mean for all",
+    wrong_axis_1: "over the tokens",
+    wrong_fixed_eps: "use the argument",
+    wrong_eps_in_16_bits: "keep eps in float32",
+    wrong_torchs: "a norm of torch",
+    wrong_all: "one mean for many",
     wrong_length: "length of the vector",
     wrong_centred: "that is LayerNorm",
     wrong_half: "compute in float32",
@@ -152,13 +202,22 @@ hints = [
 ]
 
 
+def truth(gate, up, grad):
+    leaves = [gate.clone().requires_grad_(), up.clone().requires_grad_()]
+    return torch.autograd.grad(torch.nn.functional.silu(leaves[0]) * leaves[1], leaves, grad)
+
+
 def checks(gate_backward):
     generator = torch.Generator().manual_seed(0)
     gate, up, grad = (torch.randn(3, 7, generator=generator, dtype=torch.float64) for _ in range(3))
-    gate[0, :2] = torch.tensor([100.0, -100.0])
-    leaves = [gate.clone().requires_grad_(), up.clone().requires_grad_()]
-    right = torch.autograd.grad(torch.nn.functional.silu(leaves[0]) * leaves[1], leaves, grad)
-    got = gate_backward(gate.clone(), up.clone(), grad.clone())
+    right = truth(gate, up, grad)
+    try:
+        with torch.no_grad():
+            got = gate_backward(gate.clone(), up.clone(), grad.clone())
+    except RuntimeError as error:
+        if "does not require grad" in str(error):
+            mistake("autograd is switched off here: write down the two derivatives yourself")
+        raise
     expect(
         isinstance(got, tuple | list) and len(got) == 2,
         "return two tensors: the gradient in gate, and that in up",
@@ -167,8 +226,6 @@ def checks(gate_backward):
     sigma = torch.sigmoid(gate)
     if torch.allclose(dgate, right[1]) and torch.allclose(dup, right[0]):
         mistake("the two are swapped: first the gradient in gate, then that in up")
-    if not (dgate.isfinite().all() and dup.isfinite().all()):
-        mistake("it overflows for a gate of −100 or 100: use torch.sigmoid, not exp by hand")
     if torch.allclose(dgate, grad * up * sigma * (1 - sigma)):
         mistake("that is the slope of σ; silu is g·σ(g), a product of two that both depend on g")
     if torch.allclose(dgate, grad * up * sigma):
@@ -181,6 +238,12 @@ def checks(gate_backward):
         mistake("in up the factor is silu(gate), not gate")
     expect(torch.allclose(dgate, right[0]), "the gradient in gate differs from autograd's")
     expect(torch.allclose(dup, right[1]), "the gradient in up differs from autograd's")
+    far = torch.tensor([100.0, -100.0]), torch.tensor([2.0, 3.0]), torch.tensor([5.0, 7.0])
+    got = gate_backward(*(part.clone() for part in far))
+    if not all(part.isfinite().all() for part in got):
+        mistake("it overflows in float32 for a gate of −100 or 100: use torch.sigmoid, not exp by hand")
+    same = all(torch.allclose(part, expected, atol=1e-6) for part, expected in zip(got, truth(*far)))
+    expect(same, "for gates of −100 and 100 it differs from autograd's")
 
 
 def wrong_slope_of_sigma(gate, up, grad):
@@ -214,9 +277,19 @@ def wrong_plain_gate(gate, up, grad):
 
 
 def wrong_overflow(gate, up, grad):
-    power = (-10 * gate).exp()  # overflows at −100
+    power = (-gate).exp()  # infinite in float32 for −100
     sigma = 1 / (1 + power)
-    return grad * up * (sigma + gate * power * sigma**2), grad * gate * sigma
+    return grad * up * (sigma + gate * power / (1 + power) ** 2), grad * gate * sigma
+
+
+def wrong_other_side(gate, up, grad):
+    sigma = gate.exp() / (1 + gate.exp())  # infinite over infinite for 100
+    return grad * up * (sigma + gate * sigma * (1 - sigma)), grad * gate * sigma
+
+
+def wrong_autograd(gate, up, grad):
+    leaves = [gate.clone().requires_grad_(), up.clone().requires_grad_()]
+    return torch.autograd.grad(leaves[0] * torch.sigmoid(leaves[0]) * leaves[1], leaves, grad)
 
 
 planted = {
@@ -227,6 +300,8 @@ planted = {
     wrong_swapped: "swapped",
     wrong_plain_gate: "silu(gate), not gate",
     wrong_overflow: "overflows",
+    wrong_other_side: "overflows",
+    wrong_autograd: "autograd is switched off",
 }
 
 # %% exercise 25-c {"title": "A norm on both sides", "answer": "def sandwich(x: Tensor, attention: Callable, mlp: Callable, norms: list) -> Tensor: ...", "returns": true}
