@@ -978,7 +978,7 @@ class Duplicate(NamedTuple):
 class Deduplicator:
     """Finds documents that are equal, or nearly equal, to one that was kept before. Broder 1997.
 
-    Texts are not kept, only a hash of 16 bytes for each, and a signature with its bands for each kept one.
+    Texts are not kept, only about 170 bytes for each, and a signature with its bands for each kept one.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
+from numbers import Real
 from pathlib import Path
 from types import MappingProxyType, NoneType, SimpleNamespace
 from typing import Any, get_args
@@ -27,7 +28,7 @@ from .rope import ALiBi, Llama3Scaling, LinearScaling, NTKScaling, RoPE, YaRNSca
 
 # %% ../nbs/26_model.ipynb #config-checks
 _DERIVED: Any = None  # a field that follows from others, if it is not given
-_FOLLOWING = ("n_kv_heads", "head_width", "hidden")
+_FOLLOWING = ("n_kv_heads", "head_width", "hidden", "init_std")
 _VERSION = 1  # of the file that `ModelConfig.save` writes
 _GPT2 = MappingProxyType(
     {
@@ -87,10 +88,15 @@ def _check_type(name: str, value: object, wanted: Any, default: object) -> None:
         return
     kinds = (*(get_args(wanted) or (wanted,)), *([NoneType] if default is None else []))
     ok = type(value) in kinds or float in kinds and type(value) is int
-    if isinstance(value, float) and int in kinds and value.is_integer():
-        default = int(value)
+    if isinstance(value, Real) and not isinstance(value, bool):  # numpy's are numbers too
+        number = float(value)
+        default = (
+            int(number) if int in kinds and number.is_integer() else number if float in kinds else default
+        )
     names = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
-    _require(ok, name, value, f"this is a {type(value).__name__}, expected is {names}", f"{name}={default!r}")
+    _require(
+        ok, name, value, f"this is of type {type(value).__name__}, expected is {names}", f"{name}={default!r}"
+    )
 
 
 def _check_numbers(c: "ModelConfig") -> None:
@@ -103,7 +109,7 @@ def _check_numbers(c: "ModelConfig") -> None:
     for name, (low, high, working) in ranges.items():
         value = getattr(c, name)
         rule = f"expected is a number above {low}" + f" and below {high}" * (high < math.inf)
-        _require(low < value < high, name, value, rule, f"{name}={working}")
+        _require(value is None or low < value < high, name, value, rule, f"{name}={working}")
     rule = "it is the share of numbers that are dropped in training, from 0 to below 1"
     _require(0 <= c.dropout < 1, "dropout", c.dropout, rule, "dropout=0.1")
     for name, known in _CHOICES.items():
@@ -117,9 +123,9 @@ def _check_numbers(c: "ModelConfig") -> None:
         raise ValueError(f"activation={c.activation!r}: {says}") from None
 
 
-def _derive(c: Any) -> dict[str, int]:
+def _derive(c: Any) -> dict[str, int | float]:
     "The fields that were not given, from the others. Raises ValueError when the heads do not divide the width."
-    found: dict[str, int] = {}
+    found: dict[str, int | float] = {}
     if c.head_width is None:
         rule = f"it is no multiple of n_heads={c.n_heads}, and each head takes width / n_heads numbers"
         fitting = -(-c.width // c.n_heads) * c.n_heads
@@ -130,6 +136,8 @@ def _derive(c: Any) -> dict[str, int]:
         found["n_kv_heads"] = c.n_heads
     if c.hidden is None:
         found["hidden"] = gated_hidden(c.width) if c.gated else 4 * c.width
+    if c.init_std is None:
+        found["init_std"] = 0.02 * min(1.0, math.sqrt(512 / c.width))
     return found
 
 
@@ -166,7 +174,7 @@ class _Record:
         return super().__new__(cls)
 
     def change(self, **changes: Any) -> Any:
-        "A copy with other values. Fields that followed from others follow again. Raises ValueError."
+        "A copy with other values. A field equal to what follows from others follows again. Raises ValueError."
         kept = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         whole = kept["width"] % kept["n_heads"] == 0  # else the head width was said
         free = SimpleNamespace(**kept | {name: None for name in _FOLLOWING if whole or name != "head_width"})
@@ -185,6 +193,8 @@ class _Record:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Any:
         "What `to_dict` wrote. Raises ValueError for another version, an unknown name, a bad value."
+        kind = type(stored).__name__
+        _require(isinstance(stored, Mapping), "stored", kind, "it is no mapping", "config.to_dict()")
         version = stored.get("version", _VERSION)
         rule = f"this minillm reads version {_VERSION} alone"
         _require(version == _VERSION, "version", version, rule, f"version={_VERSION}")
@@ -211,7 +221,7 @@ class _Record:
 class ModelConfig(_Record):
     """How a model is built, field by field. What cannot be built raises ValueError.
 
-    Fields that follow from others may be left out: n_kv_heads, head_width, hidden.
+    Fields that follow from others may be left out: n_kv_heads, head_width, hidden, init_std.
     """
 
     vocab_size: int  # V, how many different ids there are
@@ -239,7 +249,7 @@ class ModelConfig(_Record):
     dropout: float = 0.0  # share dropped of the embeddings and of what each half of a block adds
     tie_embeddings: bool = True  # the head's matrix is the embedding's
     scale_embeddings: bool = False  # embeddings times √D
-    init_std: float = 0.02  # standard deviation of a fresh weight
+    init_std: float = _DERIVED  # of a fresh weight; left out: 0.02, above a width of 512 times √(512/D)
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -264,7 +274,9 @@ class ModelConfig(_Record):
     ) -> "ModelConfig":
         "One of PRESETS, with changes. Raises ValueError for an unknown name and says which is near."
         rule = f"there is {', '.join(PRESETS)}"
-        _require(name in PRESETS, "name", name, rule, f"name={_nearest(name, PRESETS)!r}")
+        _require(
+            isinstance(name, str) and name in PRESETS, "name", name, rule, f"name={_nearest(name, PRESETS)!r}"
+        )
         sizes: Any = PRESETS[name]
         return cls(**sizes).change(**changes)
 
@@ -314,7 +326,13 @@ def init_weights(
     n_layers: int | None = None,  # L; what adds to the stream then gets std/√(2L); None: std
     generator: Generator | None = None,  # whence the numbers come; None: torch's own
 ) -> None:
-    "Draw all weights afresh, normal around 0; biases become 0, norms stay. Radford et al. 2019, section 2.3."
+    """Draw all weights afresh, normal around 0; biases become 0, norms stay. ValueError for n_layers below 1.
+
+    The root: Radford et al. 2019, section 2.3.
+    """
+    _require(
+        n_layers is None or n_layers >= 1, "n_layers", n_layers, "it counts blocks", "n_layers=1, or None"
+    )
     less = 1.0 if n_layers is None else 1 / math.sqrt(2 * n_layers)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Embedding | LearnedPositions):
@@ -391,6 +409,22 @@ def _check_places(
         raise ValueError(
             "positions beside a cache, which itself says where new tokens are: leave positions out"
         )
+    if positions is not None and documents is None:
+        _check_order(positions)
+
+
+def _check_order(positions: Tensor) -> None:
+    "Raises ValueError where positions of one text do not grow. On the CPU alone: others would have to wait."
+    if positions.device.type != "cpu" or positions.shape[-1] < 2:
+        return
+    here, before = positions[..., 1:], positions.cummax(-1).values[..., :-1]
+    again = (here >= 0) & (here <= before)
+    if again.any():
+        raise ValueError(
+            f"positions comes to {here[again][0]} after {before[again][0]} in one row: they say what came before "
+            "what, so a token would see the future. Several texts in a row need documents too. "
+            "Try documents=batch.documents"
+        )
 
 
 def _check_need(c: ModelConfig, T: int, documents: Tensor | None) -> None:
@@ -417,6 +451,11 @@ class LanguageModel(nn.Module):
         self, config: ModelConfig, *, attend: Attend = fused_attention, generator: Generator | None = None
     ) -> None:
         super().__init__()
+        if not hasattr(config, "vocab_size"):  # any record with these fields will do
+            got = f"config is a {type(config).__name__}; expected is a ModelConfig"
+            raise ValueError(
+                f"{got}. Try ModelConfig.preset('nano'), or ModelConfig.from_dict of a dictionary"
+            )
         c = self.config = config
         self.embed_tokens = Embedding(c.vocab_size, c.width, scale=c.scale_embeddings)
         self.embed_positions = _position_table(c)
@@ -470,7 +509,7 @@ class LanguageModel(nn.Module):
         ids: Tensor,  # (B,T) whole numbers from 0 to V − 1; where there is padding, any of them
         *,
         positions: Tensor
-        | None = None,  # (T,) or (B,T), from 0 in each document, −1 is padding; None: 0, 1, 2, …
+        | None = None,  # (T,) or (B,T), growing in each document from 0, −1 is padding; None: 0, 1, 2, …
         documents: Tensor | None = None,  # (T,) or (B,T): which text a token belongs to; None: one text a row
         cache: Cache | None = None,  # what the layers remember of earlier tokens; says the positions itself
     ) -> Tensor:  # (B,T,V)
@@ -484,6 +523,7 @@ def _parts(c: ModelConfig) -> list[tuple[str, str]]:
     extras = [
         K,
         ", RoPE" * (c.positions == "rope"),
+        ", scaled" * (c.rope_scaling is not None),
         ", QK-norm" * c.qk_norm,
         f", window {c.window}" if c.window else "",
     ]
@@ -495,7 +535,8 @@ def _parts(c: ModelConfig) -> list[tuple[str, str]]:
     places = [("positions", f"{c.positions}, added")] if c.positions in ("learned", "sinusoidal") else []
     last = [norm] if c.norm_placement == "pre" else []
     head = ("head", f"{c.width} → {c.vocab_size:,}" + ", the embedding's matrix" * c.tie_embeddings)
-    return [("embedding", f"{c.vocab_size:,} ids → {c.width} numbers"), *places, *inner, *last, head]
+    embedding = f"{c.vocab_size:,} ids → {c.width} numbers" + ", times √D" * c.scale_embeddings
+    return [("embedding", embedding), *places, *inner, *last, head]
 
 
 def _describe(c: ModelConfig) -> str:
@@ -560,6 +601,12 @@ def draw_model(
     return Shown(figure_html(to_svg(fig, said), caption, label), f"{caption} [{said}]")
 
 # %% ../nbs/26_model.ipynb #flops-export
+def _check_size(name: str, value: int) -> None:
+    "Raises ValueError for what is no count from 1 on."
+    _check_type(name, value, int, 128)
+    _require(value >= 1, name, value, "a count is 1 or more", f"{name}=128")
+
+
 def flops_by_part(
     config: ModelConfig,  # sizes and choices
     context: int,  # T, tokens a row
@@ -568,8 +615,10 @@ def flops_by_part(
 ) -> dict[str, int]:  # operations a token, by part
     """Floating-point operations of all matrix products a token; a product and the sum it goes into are two.
 
-    Scores are counted for all T·T pairs; a kernel that skips the future does about half of those.
+    Scores are counted for all T·T pairs, with a window too, as torch's kernel with a mask computes them; one that
+    skips the future does about half of those, one that skips what a window hides still less. Raises ValueError.
     """
+    _check_size("context", context)
     c, times = config, 6 if backward else 2
     heads = (2 * c.n_heads + 2 * c.n_kv_heads) * c.head_width
     return {
@@ -584,10 +633,12 @@ def saved_bytes(
     run: Callable[[], object],  # a forward pass
     without: Iterable[Tensor] = (),  # what was there before: parameters, inputs
 ) -> int:  # bytes
-    "What a forward pass keeps for its backward pass, measured: each piece of memory once."
+    "What a forward pass keeps for its backward pass, measured: each piece of memory once. ValueError on meta."
     known, kept = {x.untyped_storage().data_ptr() for x in without}, {}
 
     def note(x: Tensor) -> Tensor:
+        if x.is_meta:
+            raise ValueError("a tensor on the meta device has no memory to measure. Try device='cpu'")
         storage = x.untyped_storage()
         if storage.data_ptr() not in known:
             kept[storage.data_ptr()] = storage  # held, so that its address is not given out again
@@ -609,7 +660,7 @@ def _kept_in_feed_forward(c: ModelConfig) -> int:
     return c.hidden * (3 * c.gated + 1 - c.gated + before)
 
 
-def _kept_in_attention(c: ModelConfig, context: int) -> int:
+def _kept_in_attention(c: ModelConfig, context: int, masked: bool) -> int:
     "Numbers a token that one attention keeps, apart from its input."
     statistics = 1 + (c.norm == "layer")
     normed = (
@@ -621,9 +672,19 @@ def _kept_in_attention(c: ModelConfig, context: int) -> int:
     ):  # with a bias torch keeps its weights, and repeated keys and values
         return c.n_heads * (4 * c.head_width + context) + normed
     copied = c.n_heads * (
-        c.qk_norm and c.norm == "layer"
-    )  # its result lies otherwise in memory, and is laid out anew
+        masked or (c.qk_norm and c.norm == "layer")
+    )  # its result lies otherwise in memory, and is laid out anew; behind a mask, rows without keys become 0
     return (2 * c.n_heads + 2 * c.n_kv_heads + copied) * c.head_width + normed + c.n_heads  # log-sum-exp
+
+
+def _kept_for_places(c: ModelConfig, context: int, masked: bool, itemsize: int) -> int:
+    "Bytes that all layers keep for each different row of positions."
+    waves = 2 * c.head_width * itemsize * (c.positions == "rope")  # cosines and sines
+    mask = (
+        itemsize * context * (masked and c.positions not in ("alibi", "relative"))
+    )  # else it is in the bias
+    buckets = 9 * context * (c.positions == "relative")  # which distance: a long number and a truth value
+    return context * c.n_layers * (waves + mask + buckets)
 
 
 def activation_bytes(
@@ -631,21 +692,23 @@ def activation_bytes(
     batch_size: int,  # B
     context: int,  # T
     *,
-    itemsize: int = 4,  # bytes a number
+    packed: bool = False,  # whether each row has positions and documents of its own (B,T)
+    itemsize: int = 4,  # bytes a number; under autocast both formats are kept, and neither value is right
 ) -> int:  # bytes
     """What a forward pass keeps for its backward pass, without weights, logits and loss, for `fused_attention`.
 
-    Whole texts, no padding. A position bias makes torch keep all T·T weights.
+    A position bias makes torch keep all T·T weights; a window, or packed texts, the T·T mask. Raises ValueError.
     """
+    _check_size("batch_size", batch_size)
+    _check_size("context", context)
     c, D = config, config.width
+    masked = packed or c.window is not None and c.window < context
     norms = 1 + (c.norm == "layer")  # a norm keeps 1/rms, or mean and 1/deviation
-    layer = 4 * D + 2 * norms + _kept_in_attention(c, context) + _kept_in_feed_forward(c)
+    layer = 4 * D + 2 * norms + _kept_in_attention(c, context, masked) + _kept_in_feed_forward(c)
     ends = D if c.norm_placement == "post" else 2 * D + norms
     dropped = (2 * c.n_layers + 1) * D if c.dropout else 0  # the masks
-    waves = (
-        2 * c.n_layers * c.head_width * (c.positions == "rope")
-    )  # cosines and sines: the same for all texts
-    return itemsize * context * (batch_size * (c.n_layers * layer + ends + dropped) + waves)
+    places = (batch_size if packed else 1) * _kept_for_places(c, context, masked, itemsize)
+    return itemsize * context * batch_size * (c.n_layers * layer + ends + dropped) + places
 
 
 def training_bytes(
@@ -653,15 +716,20 @@ def training_bytes(
     batch_size: int,  # B
     context: int,  # T
     *,
+    packed: bool = False,  # as in `activation_bytes`
     itemsize: int = 4,  # bytes a number
 ) -> dict[str, int]:  # bytes, by part
-    "Memory of a training step with AdamW, part by part. The loss keeps logits and their log-softmax."
+    """What a training step with AdamW holds when its backward pass begins, part by part. ValueError.
+
+    Logits: their log-softmax and its gradient; a third while a name holds them. The peak is above the sum by the
+    intermediate results of the backward pass.
+    """
     weights = itemsize * config.n_parameters
     return {
         "weights": weights,
         "gradients": weights,
         "optimizer": 2 * weights,
-        "activations": activation_bytes(config, batch_size, context, itemsize=itemsize),
+        "activations": activation_bytes(config, batch_size, context, packed=packed, itemsize=itemsize),
         "logits": 2 * itemsize * batch_size * context * config.vocab_size,
     }
 
@@ -712,6 +780,9 @@ def _fit_budget(n_parameters: int, vocab_size: int, aspect: float, form: dict[st
             f"from_budget chooses {', '.join(sizes)} itself. Say all sizes with ModelConfig(…), or none"
         )
     _check_type("n_parameters", n_parameters, int, 1_000_000)
+    rule = "with so many this takes minutes, and no such model is trained here"
+    _require(n_parameters <= 10**12, "n_parameters", n_parameters, rule, f"n_parameters={10**12}")
+    _check_type("aspect", aspect, float, 40.0)
     _require(0 < aspect < math.inf, "aspect", aspect, "it is width / layers, above 0", "aspect=40.0")
     build = lambda width, n_heads: ModelConfig(
         vocab_size=vocab_size, width=width, n_layers=1, n_heads=n_heads, **form

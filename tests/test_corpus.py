@@ -834,6 +834,9 @@ def test_deduplication_needs_bounded_memory():
     texts = [" ".join(f"{draw.random():.6f}" for _ in range(50)) for _ in range(2_000)]
     with peak_memory(below=2_000 * 6_000 + 4_000_000):  # 4 MB: 1,024 shingles times 128 permutations, and numpy's copies
         assert all(finder.add(text) is None for text in texts)
+    finder = Deduplicator(None)
+    with peak_memory(below=20_000 * 200 + 1_000_000):  # 170 bytes for each text, and a moment in which the table grows
+        assert all(finder.add(str(k)) is None for k in range(20_000))
 
 
 # ---- splitting, stamps, changes

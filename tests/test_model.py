@@ -15,6 +15,7 @@ from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -208,6 +209,9 @@ def test_change_keeps_what_was_said_and_follows_what_was_not() -> None:
     said = ModelConfig(vocab_size=9, width=64, n_heads=4, n_kv_heads=2, head_width=6, hidden=50).change(width=32, n_layers=1)
     assert (said.n_kv_heads, said.head_width, said.hidden) == (2, 6, 50)
     assert c.change(gated=False).hidden == 256
+    again = c.change(n_kv_heads=4, init_std=0.02)  # what would follow anyway counts as not said
+    assert again == c and again.change(n_heads=8).n_kv_heads == 8 and again.change(width=2048).init_std == 0.01
+    assert c.change(init_std=0.03).change(width=2048).init_std == 0.03
     odd = ModelConfig(vocab_size=9, width=10, n_heads=4, head_width=6)  # heads do not divide the width
     assert odd.change(n_layers=1).head_width == 6
 
@@ -346,6 +350,19 @@ def test_the_future_cannot_be_seen(positions: str) -> None:
     before, after = model(ids), model(changed)
     torch.testing.assert_close(before[:, :-1], after[:, :-1])
     assert not torch.allclose(before[:, -1], after[:, -1], atol=1e-3)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_positions_that_start_again_need_documents(positions: str) -> None:
+    "Else the first text sees the second. Padding, gaps and rows of their own are no such thing."
+    model, ids = randomised(ModelConfig(**TINY, positions=positions)), torch.arange(6)[None].repeat(2, 1)
+    for wrong in ([0, 1, 2, 0, 1, 2], [0, 1, 2, -1, 0, 1], [0, 0, 1, 2, 3, 4], [5, 4, 3, 2, 1, 0]):
+        for where in (torch.tensor(wrong), torch.stack([torch.arange(6), torch.tensor(wrong)])):
+            with pytest.raises(ValueError, match="in one row.*Try documents=batch.documents"):
+                model(ids, positions=where)
+            assert model(ids, positions=where, documents=torch.tensor([0, 0, 0, 1, 1, 1])).isfinite().all()
+    for right in ([-1, -1, 0, 1, 2, 3], [0, 1, -1, -1, 2, 3], [3, 5, 9, 11, -1, -1], [-1] * 6):
+        assert model(ids, positions=torch.tensor(right)).isfinite().all()
 
 
 class ListLayer:
@@ -576,6 +593,16 @@ def test_untrained_loss_of_presets(name: str) -> None:
     assert abs(untrained(ModelConfig.preset(name), 0, B=2) - 1) < 0.02
 
 
+@pytest.mark.parametrize(("width", "vocab_size"), [(640, 512), (768, 50_257), (1_472, 2_048), (2_048, 2_048)])
+def test_untrained_loss_of_wide_models(width: int, vocab_size: int) -> None:
+    "One block of the widths of the large presets and of from_budget(1e9, 2048); with 0.02 all the same it is too much."
+    config = ModelConfig(vocab_size=vocab_size, width=width, n_layers=1, n_heads=width // 32, context=128)
+    assert abs(untrained(config, 0, B=2 if vocab_size > 10_000 else 4) - 1) < 0.02
+    assert math.isclose(config.init_std, 0.02 * math.sqrt(512 / width)) and ModelConfig.preset("nano").init_std == 0.02
+    if width == 2_048:
+        assert untrained(config.change(init_std=0.02), 0) > 1.04
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_untrained_loss_of_any_form(seed: int) -> None:
     "Random forms and sizes, of widths up to 128."
@@ -627,9 +654,9 @@ def test_flops_equal_torchs_counter(seed: int) -> None:
         assert counter.get_total_flops() == B * T * sum(flops_by_part(config, T, backward=backward).values())
 
 
-def kept(config: ModelConfig, B: int, T: int) -> int:
+def kept(config: ModelConfig, B: int, T: int, **where: Tensor) -> int:
     model, ids = LanguageModel(config).train(), torch.zeros(B, T, dtype=torch.long)
-    return saved_bytes(lambda: model(ids), without=[ids, *model.parameters()])
+    return saved_bytes(lambda: model(ids, **where), without=[ids, *model.parameters(), *where.values()])
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -638,9 +665,20 @@ def test_activations_within_5_percent(seed: int) -> None:
     rng = random.Random(seed + 200)
     N = rng.choice([2, 4])
     shape = {"width": rng.choice([32, 48]), "n_heads": N, "n_kv_heads": rng.choice([1, N]), "head_width": rng.choice([8, 16]), "hidden": rng.randint(40, 160)}
-    config = random_form(rng, **shape, window=None, dropout=rng.choice([0.0, 0.1]))
+    config = random_form(rng, **shape, dropout=rng.choice([0.0, 0.1]))
     B, T = rng.choice([2, 4]), rng.choice([24, 48])
     assert abs(activation_bytes(config, B, T) / kept(config, B, T) - 1) < 0.05, (config, kept(config, B, T) / activation_bytes(config, B, T))
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_activations_of_windows_and_packed_rows(positions: str) -> None:
+    "Rows with positions and documents of their own keep a mask each, a window one for all."
+    for B, T, sizes in ((2, 256, {}), (3, 128, {"n_kv_heads": 2}), (2, 128, {"qk_norm": True, "norm": "layer"})):
+        config = ModelConfig(**{"vocab_size": 50, "width": 64, "n_layers": 2, "n_heads": 4, "context": T, "positions": positions} | sizes)
+        where = {"positions": torch.arange(T // 2).repeat(B, 2), "documents": torch.arange(2).repeat_interleave(T // 2).repeat(B, 1)}
+        for c in (config, config.change(window=8)):
+            assert abs(activation_bytes(c, B, T) / kept(c, B, T) - 1) < 0.02, (c, B, T)
+            assert abs(activation_bytes(c, B, T, packed=True) / kept(c, B, T, **where) - 1) < 0.04, (c, B, T)
 
 
 def test_activations_of_real_shapes() -> None:
@@ -659,6 +697,38 @@ def test_training_bytes() -> None:
     assert parts["optimizer"] == sum(x.nbytes for state in optimizer.state.values() for name, x in state.items() if name != "step")
     assert parts["logits"] == 2 * 4 * 3 * 7 * config.vocab_size
     assert training_bytes(config, 3, 7, itemsize=2)["activations"] * 2 == parts["activations"] == activation_bytes(config, 3, 7)
+
+
+def test_the_peak_of_a_step_is_a_fifth_above_the_sum() -> None:
+    "As torch's profiler counts what is allocated and freed; the optimizer's step was taken before."
+    config = ModelConfig.preset("nano")
+    model, x = LanguageModel(config), torch.randint(2048, (16, 256), generator=some(0))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        F.cross_entropy(model(x).flatten(0, 1), x.flatten()).backward()
+    events = sorted((event.start_ns(), event.nbytes()) for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]")
+    held = peak = 0
+    for _, size in events:
+        held += size
+        peak = max(peak, held)
+    parts = training_bytes(config, 16, 256)
+    assert 1.1 < peak / (parts["gradients"] + parts["activations"] + parts["logits"]) < 1.3
+
+
+def test_bad_sizes() -> None:
+    config = ModelConfig(**TINY)
+    for ask, says in (
+        (lambda: flops_by_part(config, "128"), "context='128'"), (lambda: flops_by_part(config, -5), "context=-5"),
+        (lambda: activation_bytes(config, -1, 5), "batch_size=-1"), (lambda: training_bytes(config, 1, 0), "context=0"),
+        (lambda: init_weights(LanguageModel(config), n_layers=0), "n_layers=0"), (lambda: LanguageModel(None), "config is a NoneType"),
+        (lambda: LanguageModel(config.to_dict()), "config is a dict"), (lambda: ModelConfig.from_dict([1]), "no mapping"),
+        (lambda: ModelConfig.preset(["nano"]), "Try name='nano'"), (lambda: ModelConfig(vocab_size=np.int64(50)), "Try vocab_size=50"),
+        (lambda: ModelConfig(vocab_size=5, norm_eps=np.float64(1e-5)), "Try norm_eps=1e-05"),
+        (lambda: ModelConfig.from_budget(10**13, 2048), "Try n_parameters=1000000000000"), (lambda: ModelConfig.from_budget(10**6, 2048, aspect="x"), "aspect='x'"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=re.escape(says)):
+            ask()
+    with torch.device("meta"), pytest.raises(ValueError, match="no memory to measure"):
+        kept(config, 1, 3)
 
 
 def test_meta_device() -> None:

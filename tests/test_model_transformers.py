@@ -1,4 +1,4 @@
-"""Acceptance: logits and gradients equal to transformers' Llama, Qwen3, Mistral and GPT-2 with the same random weights, over random configurations.
+"""Acceptance: logits and gradients equal to transformers' Llama, Qwen3, Mistral, Gemma and GPT-2 with the same random weights, over random configurations.
 
 The weights are mapped here, by name. Every weight of either side must be used.
 """
@@ -74,6 +74,12 @@ def mistral(rng: random.Random) -> tuple[ModelConfig, nn.Module]:
     return c, MistralForCausalLM(MistralConfig(**llama_fields(c), sliding_window=c.window))
 
 
+def gemma(rng: random.Random) -> tuple[ModelConfig, nn.Module]:
+    "Embeddings times √D, one key/value head or more, and norms whose weight is stored less 1."
+    c = random_llama(rng).change(scale_embeddings=True, activation="gelu_tanh", tie_embeddings=True)
+    return c, GemmaForCausalLM(GemmaConfig(**llama_fields(c), pad_token_id=None))  # else id 0 gets no gradient as an input
+
+
 def gpt2(rng: random.Random) -> tuple[ModelConfig, nn.Module]:
     N, H = rng.choice([1, 2, 3]), rng.choice([3, 4, 5])
     c = ModelConfig.gpt2(
@@ -112,10 +118,10 @@ def from_gpt2(name: str, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 def copy_weights(theirs: nn.Module, ours: nn.Module, rename: Callable[[str, Tensor], Iterator[tuple[str, Tensor]]]) -> None:
     "All of theirs into ours; both sides must be used up."
-    wanted = dict(ours.named_parameters())
+    wanted, less = dict(ours.named_parameters()), isinstance(theirs, GemmaForCausalLM)
     for name, weight in theirs.named_parameters():
         for new, piece in rename(name, weight.detach()):
-            wanted.pop(new).data.copy_(piece)
+            wanted.pop(new).data.copy_(piece + (less and "norm" in new))
     assert not wanted, f"nothing came for {list(wanted)}"
 
 
@@ -127,7 +133,7 @@ def randomise(model: nn.Module, seed: int) -> None:
             weight.copy_(torch.randn(weight.shape, generator=generator) * 0.2 + ("norm" in name or "ln_" in name))
 
 
-FAMILIES = {"llama": (llama, from_llama), "qwen3": (qwen3, from_llama), "mistral": (mistral, from_llama), "gpt2": (gpt2, from_gpt2)}
+FAMILIES = {"llama": (llama, from_llama), "qwen3": (qwen3, from_llama), "mistral": (mistral, from_llama), "gemma": (gemma, from_llama), "gpt2": (gpt2, from_gpt2)}
 
 
 def pair(family: str, seed: int) -> tuple[ModelConfig, LanguageModel, nn.Module, Callable]:
@@ -241,12 +247,31 @@ def test_the_names_in_the_chapters_table_exist() -> None:
             assert hasattr(known, name) or hasattr(Qwen3Config(), name) or hasattr(MistralConfig(), name) or name in known.rope_parameters, name
 
 
+def published(sizes: tuple[int, ...], base: float, eps: float, act: str, context: int, tied: bool, **more: Any) -> dict[str, Any]:
+    "The numbers of a config.json, in the order V, D, L, N, K, H, F."
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size")
+    rest = {"rope_theta": base, "rms_norm_eps": eps, "hidden_act": act, "max_position_embeddings": context, "tie_word_embeddings": tied}
+    return dict(zip(names, sizes)) | rest | {"sliding_window": None} | more
+
+
+PUBLISHED = {  # meta-llama/Llama-2-7b-hf, mistralai/Mistral-7B-v0.1, google/gemma-2b, meta-llama/Llama-3.2-1B, Qwen/Qwen3-0.6B
+    "Llama 2 7B": published((32_000, 4_096, 32, 32, 32, 128, 11_008), 1e4, 1e-5, "silu", 4_096, False),
+    "Mistral 7B": published((32_000, 4_096, 32, 32, 8, 128, 14_336), 1e4, 1e-5, "silu", 32_768, False, sliding_window=4_096),
+    "Gemma 2B": published((256_000, 2_048, 18, 8, 1, 256, 16_384), 1e4, 1e-6, "gelu_pytorch_tanh", 8_192, True),
+    "Llama 3.2 1B": published((128_256, 2_048, 16, 32, 8, 64, 8_192), 5e5, 1e-5, "silu", 131_072, True),
+    "Qwen3 0.6B": published((151_936, 1_024, 28, 16, 8, 128, 3_072), 1e6, 1e-6, "silu", 40_960, True),
+}
+
+
 def test_known_models_of_the_chapter() -> None:
-    "The counts in the chapter's table are those of transformers' classes at these sizes, built without memory."
+    "Fields as published, and counts as those of transformers' classes at these sizes, built without memory."
     run = Run(next(chapter for chapter in load_chapters() if chapter.module == "model"))
     run.through("today-counts")
     classes = {"Mistral 7B": (MistralConfig, MistralForCausalLM), "Gemma 2B": (GemmaConfig, GemmaForCausalLM), "Qwen3 0.6B": (Qwen3Config, Qwen3ForCausalLM)}
     for name, (c, count) in run.scope.known.items():
+        if name != "GPT-2 small":
+            ours = llama_fields(c) | {"sliding_window": c.window, "rope_theta": c.rope_base}
+            assert {field: ours[field] for field in PUBLISHED[name]} == PUBLISHED[name], name
         make, build = classes.get(name, (LlamaConfig, LlamaForCausalLM))
         with torch.device("meta"):
             theirs = GPT2LMHeadModel(GPT2Config()) if name == "GPT-2 small" else build(make(**llama_fields(c)))

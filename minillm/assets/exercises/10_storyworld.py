@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from minillm.storyworld import COLOURS, CONTAINERS, CONTRADICTIONS, Contradiction, EFFECTS, Event, FEELINGS, FOODS, FORMS, FRAMES, FRAME_TABLE, Frame, LAMP, Meaning, OBJECTS, PEOPLE, PLACED, PLACES, PLANTS, PLOTS, Planted, Plot, QUESTIONS, Question, REPAIRS, RETOLD, RULES, Rule, SETUP, SLOT_NEEDS, SMALL, State, Story, StoryReport, StoryWorld, Trouble, answer_from, answer_question, apply_event, ask_state, check_story, find_trouble, judge_answer, judge_sentence, majority_answers, parse_sentence, plain_clause, plant_contradiction, split_sentences, story_signature, world_split
+from minillm.storyworld import COLOURS, CONTAINERS, CONTRADICTIONS, Contradiction, EFFECTS, Event, FACTS, FEELINGS, FOODS, FORMS, FRAMES, FRAME_TABLE, Frame, INDOORS, LAMP, Meaning, OBJECTS, ODD, PEOPLE, PLACED, PLACES, PLANTS, PLOTS, Planted, Plot, QUESTIONS, Question, REPAIRS, RETOLD, RULES, Rule, SETUP, SLOT_NEEDS, SMALL, State, Story, StoryReport, StoryWorld, Trouble, answer_from, answer_question, apply_event, ask_state, check_story, find_trouble, is_right, judge_answer, judge_sentence, majority_answers, parse_sentence, plain_clause, plant_contradiction, split_sentences, story_signature, world_split
 
 # %% exercise 10-a {"title": "Follow the tree", "answer": "def place_of(at: dict[str, str], name: str) -> str: ...", "returns": true}
 from minillm.exercises import expect, mistake

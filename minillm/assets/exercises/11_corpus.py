@@ -298,7 +298,7 @@ def elsewhere(is_test, texts, share):
     program = "\n".join([start, "import json", source, asked])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=known)
     why = (done.stderr.strip() or "?").splitlines()[-1]
-    expect(done.returncode == 0, f"in a second process it fails: {why}; does it need names from outside?")
+    expect(done.returncode == 0, f"in a second process it fails ({why}); put all that it needs into it")
     return json.loads(done.stdout.splitlines()[-1])
 
 

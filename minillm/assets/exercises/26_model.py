@@ -6,6 +6,7 @@ import math
 import torch
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
+from numbers import Real
 from pathlib import Path
 from torch import Generator, Tensor, nn
 from types import MappingProxyType, NoneType, SimpleNamespace
@@ -96,19 +97,24 @@ well_done = "6·D for the usual shape: 768-wide models are ruled by scores from 
 
 
 def checks(crossover):
-    for sizes in ((768, 12, 12, 64, 2048), (64, 4, 1, 16, 100), (12, 6, 1, 4, 40), (4096, 32, 8, 128, 14336)):
+    usual = ((768, 12, 12, 64, 2048), (64, 4, 1, 16, 100), (4096, 32, 8, 128, 14336))
+    for sizes in (*usual, (14, 6, 1, 4, 40), (10, 5, 5, 6, 31)):
         check_block(crossover(*sizes), *sizes)
 
 
 def check_block(got, D, N, K, H, F):
     right = (D * H * (2 * N + 2 * K) + 3 * D * F) / (2 * N * H)
     where = f"for D={D}, N={N}, K={K}, H={H}, F={F}"
+    if N * H != D and isclose(got, right * N * H / D):
+        mistake(f"{where}: scores cost 2·2·T·N·H, not 2·2·T·D; all heads together need not be D wide")
+    if right != round(right) and got == round(right):
+        mistake(f"{where}: the number is not to be rounded")
     if isclose(got, 2 * right):
         mistake(
             f"{where}: twice too long; the weights meet T values too, so there are two products of T·H a head"
         )
     if isclose(got, right / 2):
-        mistake(f"{where}: half too long; a matrix costs 2 operations for each of its numbers")
+        mistake(f"{where}: half as long as it should be; a matrix costs 2 operations for each of its numbers")
     if isclose(got, (D * H * (2 * N + 2 * K) + 2 * D * F) / (2 * N * H)):
         mistake(f"{where}: a gated feed-forward has three matrices")
     if isclose(got, (D * H * (2 * N + 2 * K) + 3 * D * F) / (2 * K * H)) and K != N:
@@ -134,7 +140,17 @@ def wrong_shared_scores(D, N, K, H, F):
     return (D * H * (2 * N + 2 * K) + 3 * D * F) / (2 * K * H)
 
 
+def wrong_width(D, N, K, H, F):
+    return (D * H * (2 * N + 2 * K) + 3 * D * F) / (2 * D)
+
+
+def wrong_rounded(D, N, K, H, F):
+    return round((D * H * (2 * N + 2 * K) + 3 * D * F) / (2 * N * H))
+
+
 planted = {
+    wrong_width: "not 2·2·T·D",
+    wrong_rounded: "not to be rounded",
     wrong_one_product: "two products",
     wrong_products_only: "2 operations",
     wrong_no_gate: "three matrices",
@@ -164,7 +180,8 @@ def trained(config, seed):
 
 def checks(deepen):
     plain = ModelConfig(vocab_size=11, width=8, n_layers=2, n_heads=2)
-    for config in (plain, ModelConfig.gpt2(vocab_size=11, width=8, n_layers=3, n_heads=2, context=6)):
+    gpt2 = ModelConfig.gpt2(vocab_size=11, width=8, n_layers=3, n_heads=2, context=6)
+    for config in (plain, gpt2, plain.change(tie_embeddings=False)):
         check_model(deepen, trained(config, config.n_layers))
 
 
@@ -195,6 +212,10 @@ def check_model(deepen, model):
 def check_learning(deep, ids, right, old):
     if old & {p.data_ptr() for p in deep.parameters()}:
         mistake("old and new model share weights; training one would change the other: copy them")
+    if deep.config.tie_embeddings != (deep.lm_head.weight is deep.embed_tokens.weight):
+        mistake(
+            "the head is tied to the embedding where the record says that it is not, or the other way round"
+        )
     logits = deep(ids)
     if not torch.allclose(logits, right, atol=1e-5):
         doubled = torch.equal(deep.layers[0].mlp.down_proj.weight, deep.layers[1].mlp.down_proj.weight)
@@ -204,11 +225,13 @@ def check_learning(deep, ids, right, old):
             "other logits than the old model's: a fresh block still adds something, or a part was not copied"
         )
     logits.square().sum().backward()
-    for name in ("self_attn.o_proj", "mlp.down_proj"):
-        if not any(layer.get_submodule(name).weight.grad.abs().sum() for layer in deep.layers[1::2]):
-            mistake(
-                f"the fresh blocks cannot learn: {name} gets no gradient, since what comes before it is 0 too"
-            )
+    for i, layer in enumerate(deep.layers):
+        for name in ("self_attn", "mlp") if i % 2 else ():
+            weights = [
+                p for p in layer.get_submodule(name).parameters() if p.ndim == 2
+            ]  # a bias is not enough
+            if not any(p.grad is not None and p.grad.any() for p in weights):
+                mistake(f"fresh block {i} cannot learn: no matrix of its {name} gets a gradient")
 
 
 def build(model, order, zero=("self_attn.o_proj", "mlp.down_proj")):
@@ -243,7 +266,35 @@ def wrong_copies(model):
     return deep
 
 
+def right_deep(model):
+    return build(model, lambda i: (2 * i, 2 * i + 1))
+
+
+def wrong_dead_from_the_second(model):
+    deep = right_deep(model)
+    for layer in deep.layers[3::2]:
+        for weight in layer.parameters():
+            weight.data.zero_()
+    return deep
+
+
+def wrong_no_head(model):
+    deep = right_deep(model)
+    if not model.config.tie_embeddings:
+        deep.lm_head.reset_parameters()
+    return deep
+
+
+def wrong_untied(model):
+    deep = right_deep(model)
+    deep.lm_head.weight = torch.nn.Parameter(deep.lm_head.weight.detach().clone())
+    return deep
+
+
 planted = {
+    wrong_dead_from_the_second: "fresh block 3 cannot learn",
+    wrong_no_head: "a part was not copied",
+    wrong_untied: "tied to the embedding",
     wrong_on_top: "came first",
     wrong_all_zero: "cannot learn",
     wrong_half: "still adds something",
@@ -284,7 +335,11 @@ def checks(logits_of):
             {},
             "this model's head has a matrix of its own: use model.lm_head",
         ),
-        (some_model(gpt2), {}, "GPT-2's form, one text a row"),
+        (
+            some_model(gpt2),
+            {},
+            "GPT-2's form, one text a row: its learned positions are added to the embeddings",
+        ),
         (some_model(llama), PACKED, "documents do not reach the layers, so the second text sees the first"),
         (some_model(gpt2), PACKED, "learned positions run on: the second document must start again at 0"),
         (
