@@ -384,6 +384,14 @@ def _blocks(
     ]
 
 # %% ../nbs/26_model.ipynb #model-export
+def _checked(config: ModelConfig) -> ModelConfig:
+    "The configuration. Raises ValueError for what is none; any record with its fields will do."
+    if not hasattr(config, "vocab_size"):
+        got = f"config is a {type(config).__name__}; expected is a ModelConfig"
+        raise ValueError(f"{got}. Try ModelConfig.preset('nano'), or ModelConfig.from_dict of a dictionary")
+    return config
+
+
 def _check_ids(ids: Tensor) -> None:
     "Raises ValueError for what are no ids (B,T); the embedding checks their range."
     if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.dtype not in (torch.int64, torch.int32):
@@ -451,12 +459,7 @@ class LanguageModel(nn.Module):
         self, config: ModelConfig, *, attend: Attend = fused_attention, generator: Generator | None = None
     ) -> None:
         super().__init__()
-        if not hasattr(config, "vocab_size"):  # any record with these fields will do
-            got = f"config is a {type(config).__name__}; expected is a ModelConfig"
-            raise ValueError(
-                f"{got}. Try ModelConfig.preset('nano'), or ModelConfig.from_dict of a dictionary"
-            )
-        c = self.config = config
+        c = self.config = _checked(config)
         self.embed_tokens = Embedding(c.vocab_size, c.width, scale=c.scale_embeddings)
         self.embed_positions = _position_table(c)
         self.dropout = nn.Dropout(c.dropout)
@@ -772,6 +775,15 @@ def _widths(most: int) -> Iterator[tuple[int, int]]:
         width += head
 
 
+def _check_budget(n_parameters: int, aspect: float) -> None:
+    "Raises ValueError for a budget or an aspect that cannot be met."
+    _check_type("n_parameters", n_parameters, int, 1_000_000)
+    rule = "the search for so many takes long, and no such model is trained here"
+    _require(n_parameters <= 10**12, "n_parameters", n_parameters, rule, f"n_parameters={10**12}")
+    _check_type("aspect", aspect, float, 40.0)
+    _require(0 < aspect < math.inf, "aspect", aspect, "it is width / layers, above 0", "aspect=40.0")
+
+
 def _fit_budget(n_parameters: int, vocab_size: int, aspect: float, form: dict[str, Any]) -> ModelConfig:
     "The configuration of `ModelConfig.from_budget`. Raises ValueError where there is none."
     sizes = sorted({"width", "n_layers", "n_heads", "n_kv_heads", "head_width", "hidden"} & set(form))
@@ -779,11 +791,7 @@ def _fit_budget(n_parameters: int, vocab_size: int, aspect: float, form: dict[st
         raise ValueError(
             f"from_budget chooses {', '.join(sizes)} itself. Say all sizes with ModelConfig(…), or none"
         )
-    _check_type("n_parameters", n_parameters, int, 1_000_000)
-    rule = "with so many this takes minutes, and no such model is trained here"
-    _require(n_parameters <= 10**12, "n_parameters", n_parameters, rule, f"n_parameters={10**12}")
-    _check_type("aspect", aspect, float, 40.0)
-    _require(0 < aspect < math.inf, "aspect", aspect, "it is width / layers, above 0", "aspect=40.0")
+    _check_budget(n_parameters, aspect)
     build = lambda width, n_heads: ModelConfig(
         vocab_size=vocab_size, width=width, n_layers=1, n_heads=n_heads, **form
     )

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from .attention import TileRule
 
 # %% ../nbs/23_rope.ipynb #frequencies-export
-RopeScaling: TypeAlias = Callable[
-    [Tensor, float], Tensor
-]  # frequencies (H/2,), base → other frequencies (H/2,)
+# Frequencies (H/2,), base → other frequencies (H/2,). If it has an attribute `magnitude`, as `YaRNScaling`,
+# cosines and sines are multiplied by that.
+RopeScaling: TypeAlias = Callable[[Tensor, float], Tensor]
 
 
 def rope_frequencies(
@@ -32,7 +32,7 @@ def rope_frequencies(
 
     Raises ValueError for widths, a base or a scaling that cannot be.
     """
-    if not isinstance(head_width, int) or head_width < 2 or head_width % 2:
+    if not hasattr(head_width, "__index__") or head_width < 2 or head_width % 2:
         near = max(2, int(head_width) // 2 * 2)
         raise ValueError(f"{head_width} numbers cannot be turned two by two; give an even number: try {near}")
     if not 1 < base < float("inf"):
@@ -44,9 +44,10 @@ def rope_frequencies(
     if scaling is None:
         return frequencies
     scaled = scaling(frequencies, base)
-    if scaled.shape != frequencies.shape or not scaled.isfinite().all():
-        raise ValueError(f"scaling gave {scaled}; expected {len(frequencies)} finite frequencies, one a pair")
-    return scaled
+    if not isinstance(scaled, Tensor) or scaled.shape != frequencies.shape or not scaled.isfinite().all():
+        expected = f"a tensor of {len(frequencies)} finite frequencies, one a pair"
+        raise ValueError(f"scaling gave {scaled}; expected {expected}")
+    return scaled.to(frequencies)
 
 # %% ../nbs/23_rope.ipynb #permutation-export
 def half_to_interleaved(
@@ -55,8 +56,8 @@ def half_to_interleaved(
 ) -> Tensor:  # (H,) indices: `x[..., order]` lays half-split pairs side by side
     "The order that takes half-split to interleaved pairs: 0, H/2, 1, H/2+1, … Raises ValueError for odd widths."
     width = head_width if rotary_width is None else rotary_width
-    if width < 2 or width % 2 or width > head_width:
-        even = f"expected an even number, at most {head_width}"
+    if not hasattr(width, "__index__") or width < 2 or width % 2 or width > head_width:
+        even = f"expected an even whole number, at most {head_width}: try {max(2, int(width) // 2 * 2)}"
         raise ValueError(f"rotary_width={width} of head_width={head_width}; {even}")
     return torch.cat([torch.arange(width).view(2, -1).T.flatten(), torch.arange(width, head_width)])
 
@@ -101,11 +102,16 @@ class _Turn(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, cos, sin, ctx.pairing = inputs
         ctx.save_for_backward(cos, sin)
+        ctx.save_for_forward(cos, sin)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
         return _Turn.apply(grad, cos, -sin, ctx.pairing), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, change: Tensor, *_: Any) -> Tensor:
+        return _Turn.apply(change, *ctx.saved_tensors, ctx.pairing)  # a linear map changes as its input does
 
 
 def _check_turn(x: Tensor, positions: Tensor, head_width: int) -> None:
@@ -129,6 +135,15 @@ def _check_turn(x: Tensor, positions: Tensor, head_width: int) -> None:
 
 # %% ../nbs/23_rope.ipynb #rope-export
 _TABLE_ROWS = 8192  # beyond, all is computed anew each time: a table of a million rows would be too dear
+
+
+def _lowest_and_highest(positions: Tensor) -> tuple[int, int]:
+    "The bounds of positions. Where none can be read (`vmap`, fake tensors), −9 twice, which is in no table."
+    try:
+        low, high = (int(x) for x in positions.aminmax())
+    except RuntimeError:
+        return -9, -9
+    return low, high
 
 
 def _check_options(head_width: int, rotary_width: int | None, pairing: str) -> None:
@@ -164,6 +179,12 @@ class RoPE(nn.Module):
         self.frequencies = rope_frequencies(self.rotary_width, base, scaling)  # no buffer, so never rounded
         self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        "Speeds stay as they were made, for the table holds what came of them."
+        if name in ("base", "scaling", "frequencies", "rotary_width") and name in self.__dict__:
+            raise AttributeError(f"{name} of a RoPE is fixed; make a new one: try RoPE({self.head_width})")
+        super().__setattr__(name, value)
+
     def _waves(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
         "Cosines and, behind them, sines of all angles: (…,T) → (…,T,R)."
         where = "cpu" if positions.device.type == "mps" else positions.device  # which has no float64
@@ -173,9 +194,8 @@ class RoPE(nn.Module):
 
     def _look_up(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
         "The same from a table, which grows with the positions seen."
-        if torch.compiler.is_compiling() or positions.device.type == "meta" or not positions.numel():
-            return self._waves(positions, dtype)
-        low, high = (int(x) for x in positions.aminmax())
+        unread = torch.compiler.is_compiling() or positions.device.type == "meta" or not positions.numel()
+        low, high = (-9, -9) if unread else _lowest_and_highest(positions)
         if low < -1 or high > _TABLE_ROWS - 2:
             return self._waves(positions, dtype)
         key = positions.device, dtype
@@ -183,7 +203,7 @@ class RoPE(nn.Module):
             places = torch.arange(max(256, 1 << (high + 1).bit_length()), device="cpu")
             places[-1] = -1  # the last row is position −1, where Python's indexing looks for it
             self._tables[key] = self._waves(places.to(positions.device), dtype)
-        return self._tables[key][positions.long()]
+        return self._tables[key][positions]
 
     def forward(
         self,
@@ -192,7 +212,7 @@ class RoPE(nn.Module):
     ) -> Tensor:  # the same shape and dtype
         "Turn each pair by its position times its speed."
         _check_turn(x, positions, self.head_width)
-        waves = self._look_up(positions, torch.promote_types(x.dtype, torch.float32))
+        waves = self._look_up(positions.long(), torch.promote_types(x.dtype, torch.float32))
         cos, sin = (waves if positions.ndim == 1 else waves[:, None]).chunk(2, dim=-1)  # (…,T,R/2)
         whole = self.rotary_width == self.head_width
         part = (x if whole else x[..., : self.rotary_width]).to(cos.dtype)
@@ -209,7 +229,8 @@ class RoPE(nn.Module):
 def _hands(
     query: Tensor, key: Tensor, base: float, pairing: str, longest: int
 ) -> tuple[dict[str, Any], Tensor]:
-    "What the explorer is given, and the scores (longest,) by distance. Raises ValueError for more than one query."
+    "What the explorer is given, and the scores (longest,) by distance. Raises ValueError for more than "
+    "one query."
     q, k = query.detach().double().cpu(), key.detach().double().cpu()
     if q.ndim != 1 or k.shape != q.shape or longest < 2:
         got = f"query {tuple(q.shape)}, key {tuple(k.shape)}, longest={longest}"
@@ -287,6 +308,7 @@ class NTKScaling:
 class YaRNScaling:
     """Fast pairs stay, slow ones turn `factor` times slower, with a ramp between. Peng et al. 2024.
 
+    The ramp is that of their code, straight in the number of the pair; the paper's is straight in the turns.
     Raises ValueError for numbers that make no ramp.
     """
 
@@ -294,7 +316,7 @@ class YaRNScaling:
     context: int  # trained length, in tokens
     beta_fast: float = 32.0  # pairs with more turns than this within the context stay as they are
     beta_slow: float = 1.0  # pairs with fewer are slowed by the whole factor
-    attention_factor: float | None = None  # multiplies queries and keys; None: 0.1 ln(factor) + 1
+    attention_factor: float | None = None  # multiplies what is turned; None: 0.1 ln(factor) + 1
     truncate: bool = True  # the ramp begins and ends at whole pairs (gpt-oss: False)
 
     def __post_init__(self) -> None:
@@ -325,7 +347,7 @@ class YaRNScaling:
 
 @dataclass(frozen=True)
 class Llama3Scaling:
-    "Llama 3.1's: as YaRN, with a ramp in the number of turns, and no factor on queries. Raises ValueError."
+    "Llama 3.1's: as YaRN, with a ramp straight in the number of turns, and no factor. Raises ValueError."
 
     factor: float = 8.0  # slow pairs turn so many times slower
     context: int = 8192  # trained length, in tokens
@@ -355,6 +377,17 @@ def _alibi_slopes(n_heads: int) -> tuple[float, ...]:
     return tuple(slopes + between)
 
 
+def _check_places(positions: Tensor, keys: Tensor) -> None:
+    "Raises ValueError unless both are whole numbers (T,) or (B,T), for as many texts."
+    rule = "positions are whole numbers (T,) or (B,T): try torch.arange(T)"
+    for x in (positions, keys):
+        if x.ndim not in (1, 2) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+            raise ValueError(f"got {x.dtype} {tuple(x.shape)}; {rule}")
+    if positions.ndim == keys.ndim == 2 and len({1, len(positions), len(keys)}) > 2:
+        shapes = f"positions {tuple(positions.shape)}, key_positions {tuple(keys.shape)}"
+        raise ValueError(f"{shapes}: expected as many texts in both, (B,T) and (B,S); {rule}")
+
+
 class ALiBi(nn.Module):
     """Lowers a score by a slope times the distance of query and key: a position bias. Press et al. 2022.
 
@@ -366,9 +399,9 @@ class ALiBi(nn.Module):
         n_heads: int,  # N
     ) -> None:
         super().__init__()
-        if n_heads < 1:
+        if not hasattr(n_heads, "__index__") or n_heads < 1:
             raise ValueError(
-                f"n_heads={n_heads}; each head has a slope, and there is at least one: try n_heads=8"
+                f"n_heads={n_heads}; each head has a slope, so expected is at least one: try n_heads=8"
             )
         self.n_heads, self.slopes = n_heads, _alibi_slopes(n_heads)  # no buffer, so never rounded
 
@@ -379,11 +412,8 @@ class ALiBi(nn.Module):
     ) -> Tensor:  # (N,T,S) or (B,N,T,S) in float32
         "What to add to the score of each query and key. Raises ValueError."
         keys = positions if key_positions is None else key_positions
-        for x in (positions, keys):
-            if x.ndim not in (1, 2) or x.is_floating_point() or x.dtype == torch.bool:
-                rule = "positions are whole numbers (T,) or (B,T): try torch.arange(T)"
-                raise ValueError(f"got {x.dtype} {tuple(x.shape)}; {rule}")
-        distance = (positions.long()[..., None, :, None] - keys[..., None, None, :]).abs()  # (…,1,T,S)
+        _check_places(positions, keys)
+        distance = (positions.long()[..., None, :, None] - keys.long()[..., None, None, :]).abs()  # (…,1,T,S)
         return distance * -torch.tensor(self.slopes, device=distance.device)[:, None, None]
 
     def rule(

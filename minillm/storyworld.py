@@ -1085,7 +1085,7 @@ class _Teller:
 
     def __init__(self, dice: _Dice, remention: float, limit: int) -> None:
         self.dice, self.remention, self.limit = dice, remention, limit
-        self.state, self.sentences = State(), list[str]()
+        self.state, self.sentences, self.retold = State(), list[str](), list[Event]()
         self.voice = _Voice(self.state, dice, remention)
 
     def do(self, event: Event, depth: int = 0) -> None:
@@ -1139,7 +1139,8 @@ class _Teller:
         "One sentence of these kinds that fits in now, if one is found in a few draws."
         for _ in range(12):
             event = self.bind(self.dice.pick(kinds), places)
-            if find_trouble(self.state, event) is None and not _is_odd(event):
+            if find_trouble(self.state, event) is None and not _is_odd(event) and event not in self.retold:
+                self.retold += [event] if kinds is RETOLD else []
                 return self.tell(self.vary(event))
 
     def bind(self, kind: str, places: Sequence[str]) -> Event:
@@ -1318,7 +1319,7 @@ class Story:
         sentences: int | None = None,  # how many; None for all that tell the world it begins in
     ) -> str:
         "The beginning of the story, for a model to go on."
-        kinds = [meaning.event.kind for meaning in map(parse_sentence, self.sentences) if meaning]
+        kinds = [meaning and meaning.event.kind for meaning in map(parse_sentence, self.sentences)]
         setup = next((k for k, kind in enumerate(kinds) if kind not in SETUP), len(kinds))
         return " ".join(self.sentences[: setup if sentences is None else sentences])
 
@@ -1452,7 +1453,7 @@ def answer_question(
 def story_signature(
     text: str,  # a story
 ) -> str:
-    """What a text tells, whatever its words: the world it begins in, what each event changed, the world at the end.
+    """What a text tells, whatever its words: the first world, what each event changed, the world at the end.
 
     Stories that differ in one of these differ in their signatures. Sentences that fit no frame, that contradict
     or that change nothing do not count.

@@ -593,7 +593,7 @@ def test_untrained_loss_of_presets(name: str) -> None:
     assert abs(untrained(ModelConfig.preset(name), 0, B=2) - 1) < 0.02
 
 
-@pytest.mark.parametrize(("width", "vocab_size"), [(640, 512), (768, 50_257), (1_472, 2_048), (2_048, 2_048)])
+@pytest.mark.parametrize(("width", "vocab_size"), [(640, 2_048), (768, 50_257), (1_472, 2_048), (2_048, 2_048)])
 def test_untrained_loss_of_wide_models(width: int, vocab_size: int) -> None:
     "One block of the widths of the large presets and of from_budget(1e9, 2048); with 0.02 all the same it is too much."
     config = ModelConfig(vocab_size=vocab_size, width=width, n_layers=1, n_heads=width // 32, context=128)

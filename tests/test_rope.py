@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from chapters import NBS, CellFailed, Chapter, Run, chapter_function
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_chapters import broken_module
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from minillm.attention import causal_mask, flash_attention, mask_rule, scaled_dot_product_attention
 from minillm.rope import (
@@ -26,6 +28,7 @@ from minillm.rope import (
     RoPE,
     RopeScaling,
     YaRNScaling,
+    _hands,
     explore_rope,
     half_to_interleaved,
     interleaved_to_half,
@@ -34,6 +37,7 @@ from minillm.rope import (
 
 PAIRINGS = ("half", "interleaved")
 pairings = pytest.mark.parametrize("pairing", PAIRINGS)
+PERFORMANCE = pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # of addcmul_ under vmap
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -302,7 +306,7 @@ def test_gradients(pairing: str, layout: str) -> None:
     assert torch.autograd.gradgradcheck(lambda x: rope(shaped(x), positions), x)
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # of addcmul_ under vmap
+@PERFORMANCE
 @pairings
 def test_torch_func(pairing: str) -> None:
     rope, x, positions = RoPE(4, pairing=pairing), random(3, 2, 5, 4), torch.arange(5)
@@ -312,6 +316,45 @@ def test_torch_func(pairing: str) -> None:
     torch.testing.assert_close(
         per_sample, with_gradient(lambda x: (rope(x, positions) ** 3).sum()[None], x)[1] * -1
     )
+
+
+@PERFORMANCE
+@pairings
+def test_second_derivatives_in_every_order(pairing: str) -> None:
+    rope, x, positions = RoPE(4, pairing=pairing), random(2, 4, dtype=torch.float64), torch.tensor([3, 9000])
+    loss = lambda x: (rope(x, positions) ** 3).sum()
+    plain = torch.autograd.functional.hessian(loss, x)
+    for outer in (torch.func.jacfwd, torch.func.jacrev):
+        for inner in (torch.func.jacfwd, torch.func.jacrev):
+            torch.testing.assert_close(outer(inner(loss))(x), plain)
+    torch.testing.assert_close(torch.func.hessian(loss)(x), plain)
+
+
+@PERFORMANCE
+def test_positions_that_cannot_be_read() -> None:
+    "Under vmap over positions, and with fake tensors, nothing is looked up."
+    rope, x, positions = RoPE(8), random(3, 2, 5, 8), torch.tensor([[0, 1, 2, 3, 4], [7, 8, -1, 0, 1], [4, 3, 2, 1, 0]])
+    torch.testing.assert_close(torch.func.vmap(rope)(x, positions), rope(x, positions))
+    with FakeTensorMode():
+        shape = RoPE(8)(torch.empty(3, 2, 5, 8), torch.arange(5)).shape
+    assert shape == (3, 2, 5, 8)
+
+
+def test_what_the_table_came_of_is_fixed() -> None:
+    rope = RoPE(8, scaling=LinearScaling(2.0))
+    changes = {"base": 5.0, "scaling": None, "frequencies": torch.ones(4), "rotary_width": 4}
+    for name, value in changes.items():
+        with pytest.raises(AttributeError, match=f"{name} of a RoPE is fixed"):
+            setattr(rope, name, value)
+    rope.train().note = "other attributes are free"
+    assert torch.equal(copy.deepcopy(rope).frequencies, rope.frequencies)
+
+
+def test_other_whole_numbers_and_formats_are_taken() -> None:
+    assert torch.equal(rope_frequencies(np.int64(8)), rope_frequencies(8))
+    assert torch.equal(half_to_interleaved(np.int64(8)), half_to_interleaved(8))
+    doubled = rope_frequencies(8, scaling=lambda f, base: f.double() / 3)
+    assert doubled.dtype == torch.float32 and torch.equal(doubled, (rope_frequencies(8).double() / 3).float())
 
 
 @pairings
@@ -443,7 +486,7 @@ def test_only_cosines_and_sines_are_kept_for_the_backward_pass() -> None:
     assert max(kept) == 64 * 32 * 4 and len(kept) == 2  # two views of one (T,H)
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8, torch.uint16, torch.uint64, torch.int64])
 def test_whole_numbers_of_any_kind(dtype: torch.dtype) -> None:
     rope, x, positions = RoPE(8), random(3, 8), torch.tensor([2, 0, 9])
     assert torch.equal(rope(x, positions.to(dtype)), rope(x, positions))
@@ -518,6 +561,7 @@ ERRORS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "base nan": (lambda: RoPE(8, base=math.nan), ["base=nan"]),
     "base inf": (lambda: RoPE(8, base=math.inf), ["base=inf"]),
     "scaling of another width": (lambda: RoPE(8, scaling=lambda f, base: f[:2]), ["4 finite frequencies"]),
+    "scaling to a list": (lambda: RoPE(8, scaling=lambda f, base: f.tolist()), ["a tensor of 4 finite"]),  # type: ignore[arg-type,return-value]
     "scaling to nan": (lambda: RoPE(8, scaling=lambda f, base: f * math.nan), ["4 finite frequencies"]),
     "float positions": (
         bad_turn(random(3, 8), torch.arange(3) / 2),
@@ -552,9 +596,16 @@ ERRORS: dict[str, tuple[Callable[[], object], list[str]]] = {
         lambda: Llama3Scaling(2.0, 2048, 4.0, 1.0),
         ["low_freq_factor=4.0", "1.0 and 4.0"],
     ),
+    "half a head": (lambda: ALiBi(8.0), ["n_heads=8.0", "try n_heads=8"]),  # type: ignore[arg-type]
+    "ALiBi of two and three texts": (
+        lambda: ALiBi(2)(torch.zeros(2, 3).long(), torch.zeros(3, 4).long()),
+        ["(2, 3)", "(3, 4)", "as many texts"],
+    ),
+    "complex places": (lambda: ALiBi(2)(torch.ones(3) * 1j), ["torch.complex64", "torch.arange(T)"]),
     "no heads": (lambda: ALiBi(0), ["n_heads=0", "n_heads=8"]),
     "places that are no numbers": (lambda: ALiBi(2)(torch.ones(3)), ["torch.float32", "torch.arange(T)"]),
     "places of three axes": (lambda: ALiBi(2)(torch.ones(1, 2, 3).long()), ["(1, 2, 3)"]),
+    "a permutation of no whole width": (lambda: half_to_interleaved(8.0), ["8.0", "whole", "try 8"]),  # type: ignore[arg-type]
     "an odd permutation": (lambda: half_to_interleaved(9), ["head_width=9", "even"]),
     "a permutation of more": (lambda: interleaved_to_half(8, 10), ["rotary_width=10", "at most 8"]),
     "explorer of many": (lambda: explore_rope(random(2, 8), random(2, 8)), ["(2, 8)", "(H,)"]),
@@ -607,7 +658,7 @@ MUTANTS = {
     ),
     "scaling forgotten": ("scaled = scaling(frequencies, base)", "scaled = frequencies"),
     "positions ignored": (
-        "return self._tables[key][positions.long()]",
+        "return self._tables[key][positions]",
         "return self._tables[key][torch.arange(positions.shape[-1])]",
     ),
     "batch of positions seen as heads": ("else waves[:, None]).chunk", "else waves[None]).chunk"),
@@ -643,6 +694,36 @@ MUTANTS = {
     "slopes start at 1": ("for n in range(1, power + 1)]", "for n in range(power)]"),
     "slopes between too steep": ("(n - 0.5) / power", "n / (2 * power)"),
     "bias the wrong sign": ("return distance * -torch.tensor", "return distance * torch.tensor"),
+    "distances in one direction": ("keys.long()[..., None, None, :]).abs()", "keys.long()[..., None, None, :])"),
+    "attention_factor ignored": (
+        "0.1 * log(self.factor) + 1.0 if self.attention_factor is None else self.attention_factor",
+        "0.1 * log(self.factor) + 1.0",
+    ),
+    "always whole pairs": ("(floor(first), ceil(last)) if self.truncate else (first, last)", "floor(first), ceil(last)"),
+    "never whole pairs": ("(floor(first), ceil(last)) if self.truncate else (first, last)", "first, last"),
+    "betas ignored": ("for beta in (self.beta_fast, self.beta_slow)", "for beta in (32.0, 1.0)"),
+    "YaRN's context ignored": ("log(self.context / (2 * pi * beta))", "log(2048 / (2 * pi * beta))"),
+    "YaRN's base ignored": ("per_pair = 2 * log(base) / H", "per_pair = 2 * log(10_000.0) / H"),
+    "YaRN's factor ignored": ("return frequencies / self.factor * ramp", "return frequencies / 4 * ramp"),
+    "NTK's base ignored": ("rope_frequencies(H, base * self.factor", "rope_frequencies(H, 10_000.0 * self.factor"),
+    "NTK's factor ignored": ("base * self.factor ** (H", "base * 4 ** (H"),
+    "Llama's factor ignored": ("(1 - keep) * frequencies / self.factor", "(1 - keep) * frequencies / 4"),
+    "Llama's borders ignored": ("low, high = self.low_freq_factor, self.high_freq_factor", "low, high = 1.0, 4.0"),
+    "turned in 16 bits": (
+        "self._look_up(positions.long(), torch.promote_types(x.dtype, torch.float32))",
+        "self._look_up(positions.long(), x.dtype)",
+    ),
+    "no row for position -1": ("            places[-1] = -1  # the last row is", "            # the last row is"),
+    "rows from the end for negative positions": ("if low < -1 or high", "if high"),
+    "everything kept for the gradient": ("(_Turn.apply if own_gradient else _turn)", "_turn"),
+    "scores of the explorer not divided": ("return data, turned @ k / len(k) ** 0.5", "return data, turned @ k"),
+    "the explorer ignores base and pairing": (
+        "turned = RoPE(len(q), base=base, pairing=pairing)(",
+        "turned = RoPE(len(q))(",
+    ),
+    "the explorer exchanges query and key": ("for x in (q, k)]", "for x in (k, q)]"),
+    "the explorer's pairs are halves": ("torch.stack(_pairs(x, pairing), -1)", 'torch.stack(_pairs(x, "half"), -1)'),
+    "texts of another number": ("len({1, len(positions), len(keys)}) > 2", "False"),
     "the rule knows no columns": (
         "self(positions[..., t], keys[..., s])",
         "self(positions[..., t], keys[..., t])",
@@ -659,6 +740,17 @@ def test_the_chapter_catches(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(CellFailed, match="cell '(test-|mixed-up|decay|scalings-seen)"):
         for cell in run.chapter.tests:
             run.through(cell.id)
+
+
+@pairings
+def test_the_explorers_figure_shows_the_scores(pairing: str) -> None:
+    q, k, places = random(10), random(10, seed=1), torch.arange(30)
+    _, by_distance = _hands(q, k, 50.0, pairing, 30)
+    expected = RoPE(10, base=50.0, pairing=pairing)(q.double().expand(30, -1), places) @ k.double() / math.sqrt(10)
+    torch.testing.assert_close(by_distance, expected)
+    later = RoPE(10, base=50.0, pairing=pairing)
+    score = later(q.double()[None], torch.tensor([107])) @ later(k.double()[None], torch.tensor([100])).T
+    torch.testing.assert_close(by_distance[7], score[0, 0] / math.sqrt(10))
 
 
 def test_explorer_holds_pairs_in_their_order() -> None:

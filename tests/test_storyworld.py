@@ -247,7 +247,7 @@ class Backwards:
 
     def before(self, p: str, place: str) -> str | None:
         stays = self.stays(p)
-        return f"in the {stays[-2]}" if len(stays) > 1 and stays[-1] == place else None
+        return f"in the {stays[-2]}" if len(stays) > 1 and stays[-1] == place and stays.count(place) == 1 else None
 
     # -- things
 
@@ -262,6 +262,7 @@ class Backwards:
             (rf"\w+ (?:gave|lent) the {t} (?:back )?to (\w+)\.", 1),
             (rf"\w+ lent (\w+) the {t}\.", 1),
             (rf"(\w+) found the {t}(?: in the \w+)?\.", 1),
+            (rf"(\w+) looked into the \w+ and found the {t}\.", 1),
             (rf"(\w+) (?:had|(?:was|sat) in the \w+ (?:with|and had)) a (?:{COLOUR}) {t}\.", 1),
         ]
 
@@ -297,34 +298,32 @@ class Backwards:
         return painted[1][1] if painted else re.search(rf"\b[aA] ({COLOUR}) {t}\b", " ".join(self.told))[1]
 
     def transfers(self, t: str, end: int | None = None) -> list[tuple[int, str, str, bool]]:
-        "(sentence, from, to, does it change the owner) of the last transfer of each form."
+        "(sentence, from, to, is it a gift or a way back) of each transfer, the last first."
         forms = [
-            (rf"(\w+) gave (\w+) the {t}\.", 1, 2, True),
-            (rf"(\w+) gave the {t} to (\w+)\.", 1, 2, True),
-            (rf"(\w+) got the {t} from (\w+)\.", 2, 1, True),
-            (rf"(\w+) gave (\w+) the {t} for the \w+\.", 1, 2, True),
+            (rf"(\w+) gave (\w+) the {t}(?: for the \w+)?\.", 1, 2, True),
+            (rf"(\w+) gave the {t} (?:back )?to (\w+)\.", 1, 2, True),
+            (rf"(\w+) got the {t} (?:back )?from (\w+)(?: for the \w+)?\.", 2, 1, True),
             (rf"(\w+) gave (\w+) the \w+ for the {t}\.", 2, 1, True),
-            (rf"(\w+) got the {t} from (\w+) for the \w+\.", 2, 1, True),
             (rf"(\w+) got the \w+ from (\w+) for the {t}\.", 1, 2, True),
             (rf"(\w+) lent the {t} to (\w+)\.", 1, 2, False),
             (rf"(\w+) lent (\w+) the {t}\.", 1, 2, False),
-            (rf"(\w+) gave the {t} back to (\w+)\.", 1, 2, False),
-            (rf"(\w+) got the {t} back from (\w+)\.", 2, 1, False),
         ]
+        sentences = list(enumerate(self.told[:end]))[::-1]
         return [
-            (hit[0], hit[1][a], hit[1][b], own) for pattern, a, b, own in forms if (hit := self.last(pattern, end))
+            (k, m[a], m[b], own) for k, s in sentences for pattern, a, b, own in forms if (m := re.fullmatch(pattern, s))
         ]
 
     def giver(self, t: str, p: str) -> str | None:
-        last = max(self.transfers(t), default=None)
-        return last[1] if last and last[2] == p else None
+        givers = {giver for _, giver, taker, _ in self.transfers(t) if taker == p}
+        return givers.pop() if len(givers) == 1 else None
 
     def owner(self, t: str, end: int | None = None) -> str | None:
+        "The taker of the last transfer whose giver was the owner then, or else who had the thing at first."
+        for k, giver, taker, own in self.transfers(t, end):
+            if own and self.owner(t, k) in (giver, None):
+                return taker
         first = self.last(rf"(\w+) (?:had|(?:was|sat) in the \w+ (?:with|and had)) a \w+ {t}\.", end)
-        found = [(k, taker) for k, _, taker, own in self.transfers(t, end) if own] + (
-            [(first[0], first[1][1])] if first else []
-        )
-        return max(found, default=(0, None))[1]
+        return first[1][1] if first else None
 
     # -- containers
 
@@ -346,7 +345,7 @@ class Backwards:
         light = self.last(rf"\w+ turned on the lamp in the {place}\.", end)
         if dark and (not light or light[0] < dark[0]):
             return "afraid"
-        return "cold" if self.last(rf"(?:It began to rain|Rain fell) in the {place}\.", end) else None
+        return "cold" if self.rains(place, end) else None
 
     def felt(self, p: str, end: int | None = None) -> tuple[str, str] | None:
         "(feeling, reason) of a person: the last sentence that makes them feel something."
@@ -377,18 +376,12 @@ class Backwards:
         if m := fit(r"(\w+) walked to the (\w+) with ([A-Z]\w+)\."):
             return self.came(p, k, [m[1], m[3]], m[2], f"{m[1]} and {m[3]} went to the {m[2]}")
         if m := fit(r"It (?:was|got) dark in the (\w+)\.") or fit(
-            r"(?:It began to rain|Rain fell) in the (\w+)\."
+            r"(?:It began to rain|It rained|Rain fell) in the (\w+)\."
         ):
+            before = self.weather(m[1], k)
+            old = before == "afraid" if "dark" in s else self.rains(m[1], k)
             here = self.stays(p, k)[-1:] == [m[1]]
-            return (
-                (
-                    ("afraid", f"it was dark in the {m[1]}")
-                    if "dark" in s
-                    else ("cold", f"it began to rain in the {m[1]}")
-                )
-                if here
-                else None
-            )
+            return self.condition("afraid" if "dark" in s else before or "cold", m[1]) if here and not old else None
         if m := fit(r"(\w+) turned on the lamp in the (\w+)\."):
             afraid = self.stays(p, k)[-1:] == [m[2]] and (self.felt(p, k) or ("",))[0] == "afraid"
             return ("happy", f"{m[1]} turned on the lamp in the {m[2]}") if afraid else None
@@ -397,8 +390,17 @@ class Backwards:
     def came(self, p: str, k: int, who: list[str], place: str, reason: str) -> tuple[str, str] | None:
         if p not in who:
             return None
-        feeling = self.weather(place, k) or ("warm" if (self.felt(p, k) or ("",))[0] == "cold" else None)
+        if weather := self.weather(place, k):
+            return self.condition(weather, place)
+        feeling = {"cold": "warm", "afraid": "happy"}.get((self.felt(p, k) or ("",))[0])
         return (feeling, reason) if feeling else None
+
+    @staticmethod
+    def condition(feeling: str, place: str) -> tuple[str, str]:
+        return feeling, f"it was dark in the {place}" if feeling == "afraid" else f"it rained in the {place}"
+
+    def rains(self, place: str, end: int) -> bool:
+        return bool(self.last(rf"(?:It began to rain|It rained|Rain fell) in the {place}\.", end))
 
     def made_by_things(self, p: str, k: int, fit: partial) -> tuple[str, str] | None:
         if m := fit(r"(\w+) gave (\w+) the (\w+) for the (\w+)\.") or fit(
@@ -425,6 +427,8 @@ class Backwards:
             return (feeling, f"{m[1]} broke the {m[2]}") if feeling else None
         if m := fit(r"(\w+) fixed the (\w+)\."):
             return ("happy", f"{m[1]} fixed the {m[2]}") if p == (self.owner(m[2], k) or m[1]) else None
+        if (m := fit(r"(\w+) looked into the (\w+) and found the (\w+)\.")) and m[1] == p:
+            return "happy", f"{p} found the {m[3]} in the {m[2]}"
         if (m := fit(r"(\w+) found the (\w+)(?: in the (\w+))?\.")) and m[1] == p:
             place = m[3] or re.match(r"In the (\w+),", self.raw[k])[1]
             return "happy", f"{p} found the {m[2]} in the {place}"
@@ -706,7 +710,7 @@ def test_bad_input() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"people": "Mia"}, "people='Mia' is no sequence of str"),
+        ({"people": "Mia"}, "people='Mia' is no list or tuple of str"),
         ({"people": ("Mia", "Ben")}, "not 3 or more different names"),
         ({"people": ("Mia", "Mia", "Ben")}, "not 3 or more different names"),
         ({"people": ("mia", "Ben", "Tom")}, "'mia', which is not of the form"),

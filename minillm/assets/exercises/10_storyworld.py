@@ -33,6 +33,11 @@ def checks(place_of):
     if got == "Mia":
         mistake("key → cup → Mia → park: you followed two steps, but a chain may have more")
     expect(got == "park", f"key → cup → Mia → park, so the answer is 'park', yours is {got!r}")
+    deep = dict(zip("abcdef", "bcdefg"))
+    got = place_of(deep, "a")
+    if got in deep:
+        mistake(f"in a chain of six steps you stopped at {got!r}; a chain may have more than you counted on")
+    expect(got == "g", f"a → b → … → g, so the answer is 'g', yours is {got!r}")
     got = place_of(at, "barn")
     expect(got == "barn", f"'barn' is a place itself, so the answer is 'barn', yours is {got!r}")
 
@@ -46,7 +51,17 @@ def wrong_two_steps(at, name):
     return at.get(first, first)
 
 
-planted = {wrong_one_step: "you stopped there", wrong_two_steps: "a chain may have more"}
+def wrong_three_steps(at, name):
+    for _ in range(3):
+        name = at.get(name, name)
+    return name
+
+
+planted = {
+    wrong_one_step: "you stopped there",
+    wrong_two_steps: "a chain may have more",
+    wrong_three_steps: "in a chain of six steps",
+}
 
 # %% exercise 10-b {"title": "A two-way frame", "answer": "def two_way(template: str) -> tuple[Callable[..., str], Callable[[str], dict[str, str] | None]]: ...", "returns": false}
 import re
@@ -72,11 +87,22 @@ def checks(two_way):
     got = read("Mia likes tea!")
     if got is not None:
         mistake("'Mia likes tea!' was read, but the template ends in a full stop: escape what is not a gap")
+    odd = {"Mia Ann likes tea.": "two words", " likes tea.": "no word", "Mia likes green tea.": "two words"}
+    for sentence, fault in odd.items():
+        if read(sentence) is not None:
+            mistake(f"{sentence!r} was read, but a gap takes one word, and here one holds {fault}")
+    got = read("Mia_2 likes tea.")
+    expect(got == {"who": "Mia_2", "what": "tea"}, f"'Mia_2' is a word (\\w+), yours reads {got!r}")
+    if read("Mia! likes tea.") is not None:
+        mistake("'Mia! likes tea.' was read, but '!' is no part of a word: a gap is \\w+")
     got = read("Mia likes tea. Ben sleeps.")
     if got is not None:
         mistake(
             "'Mia likes tea. Ben sleeps.' was read, but only its beginning fits; the whole sentence has to"
         )
+    for sentence, fault in {"Mia LIKES tea.": "capital letters", "Mia likes tea.\n": "a line break"}.items():
+        if read(sentence) is not None:
+            mistake(f"{sentence!r} was read, but the template has no {fault} there; the rest stands exactly")
     got = read("Mia hates tea.")
     expect(got is None, f"'Mia hates tea.' does not fit, so read must give None, yours is {got!r}")
     tell, read = two_way("Is it {what} (or {other})?")
@@ -92,10 +118,10 @@ def checks(two_way):
     )
 
 
-def _with(fit, escape):
+def _with(fit, escape, gap=r"\w+"):
     def two_way(template):
         parts = re.split(r"{(\w+)}", template)
-        pattern = "".join(f"(?P<{part}>\\w+)" if k % 2 else escape(part) for k, part in enumerate(parts))
+        pattern = "".join(f"(?P<{part}>{gap})" if k % 2 else escape(part) for k, part in enumerate(parts))
 
         def read(sentence):
             match = fit(pattern, sentence)
@@ -114,7 +140,40 @@ def wrong_beginning(template):
     return _with(re.match, re.escape)(template)
 
 
-planted = {wrong_unescaped: "escape what is not a gap", wrong_beginning: "only its beginning fits"}
+def wrong_many_words(template):
+    return _with(re.fullmatch, re.escape, ".+")(template)
+
+
+def wrong_empty(template):
+    return _with(re.fullmatch, re.escape, r"\w*")(template)
+
+
+def wrong_not_spaces(template):
+    return _with(re.fullmatch, re.escape, r"\S+")(template)
+
+
+def wrong_letters(template):
+    return _with(re.fullmatch, re.escape, "[a-zA-Z]+")(template)
+
+
+def wrong_any_case(template):
+    return _with(lambda pattern, text: re.fullmatch(pattern, text, re.I), re.escape)(template)
+
+
+def wrong_last_line(template):
+    return _with(lambda pattern, text: re.match(pattern + "$", text), re.escape)(template)
+
+
+planted = {
+    wrong_unescaped: "escape what is not a gap",
+    wrong_beginning: "only its beginning fits",
+    wrong_many_words: "a gap takes one word",
+    wrong_empty: "a gap takes one word",
+    wrong_not_spaces: "no part of a word",
+    wrong_letters: "is a word",
+    wrong_any_case: "capital letters",
+    wrong_last_line: "a line break",
+}
 
 # %% exercise 10-c {"title": "Break it", "answer": "def fragile_story() -> list[str]: ...", "returns": true}
 from minillm.exercises import expect, mistake
@@ -231,6 +290,12 @@ def checks(find_thing):
     if got == "school":
         mistake("Ben took the ball last, so it is with Ben; you followed somebody else")
     expect(got == "shop", f"Ben took the ball last and went to the shop, yours is {got!r}")
+    got = find_thing(["Mia was in the park.", "Mia took the ball."], "ball")
+    if got is None:
+        mistake("Mia never went anywhere, so the ball is where she was told to be; your answer is None")
+    expect(
+        got == "park", f"Mia took the ball in the park and stayed, so it is in the 'park', yours is {got!r}"
+    )
     got = find_thing(["Mia was in the park."], "ball")
     expect(got is None, f"nobody took the ball, so the answer is None, yours is {got!r}")
 
@@ -257,7 +322,14 @@ def wrong_last_mover(sentences, thing):
     return next((words[-1] for words in told if taken and words[1] != "took"), None)
 
 
+def wrong_only_went(sentences, thing):
+    told = [sentence.strip(".").split() for sentence in reversed(sentences)]
+    person = next((words[0] for words in told if words[1] == "took" and words[-1] == thing), None)
+    return next((words[-1] for words in told if words[0] == person and words[1] == "went"), None)
+
+
 planted = {
+    wrong_only_went: "never went anywhere",
     wrong_from_the_taking: "what came after the taking",
     wrong_kite: "a kite is no place",
     wrong_last_mover: "you followed somebody else",
