@@ -111,7 +111,8 @@ class _Turn(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, change: Tensor, *_: Any) -> Tensor:
-        return _Turn.apply(change, *ctx.saved_tensors, ctx.pairing)  # a linear map changes as its input does
+        cos, sin = ctx.saved_tensors  # a linear map changes as its input does; torch's symbolic zeros need a copy
+        return _Turn.apply(change.clone(), cos, sin, ctx.pairing)
 
 
 def _check_turn(x: Tensor, positions: Tensor, head_width: int) -> None:
@@ -216,7 +217,7 @@ class RoPE(nn.Module):
         cos, sin = (waves if positions.ndim == 1 else waves[:, None]).chunk(2, dim=-1)  # (…,T,R/2)
         whole = self.rotary_width == self.head_width
         part = (x if whole else x[..., : self.rotary_width]).to(cos.dtype)
-        own_gradient = part.requires_grad and not torch.compiler.is_compiling()
+        own_gradient = torch.is_grad_enabled() and not torch.compiler.is_compiling()
         turned = (_Turn.apply if own_gradient else _turn)(part, cos, sin, self.pairing).to(x.dtype)
         return turned if whole else torch.cat([turned, x[..., self.rotary_width :]], -1)
 

@@ -161,6 +161,12 @@ def _put(state: State, thing: str, where: str) -> None:
     state.notes.pop(("empty", where), None)
 
 
+def _paint(state: State, thing: str, colour: str) -> None:
+    "A thing has a colour; what happened to it in another one stays true."
+    state.colour[thing] = colour
+    state.notes["was", thing, colour] = True
+
+
 def _lose(state: State, person: str, thing: str) -> None:
     "Nobody knows where the thing is now: any container may hold it. Who lost another's thing is to blame."
     state.at[thing] = LOST
@@ -214,7 +220,7 @@ EFFECTS: Mapping[str, Callable[..., None]] = MappingProxyType(
         "hand": _hand,
         "gift": _gift,
         "drop": lambda state, person, thing: state.at.update({thing: state.at[person]}),
-        "paint": lambda state, thing, colour: state.colour.update({thing: colour}),
+        "paint": _paint,
         "lid": lambda state, container, how: state.lid.update({container: how.split()[-1]}),
         "own": lambda state, person, thing: state.owner.update({thing: person}),
         "note": lambda state, *note: state.notes.update({note: True}),
@@ -834,8 +840,9 @@ def judge_sentence(
     trouble = find_trouble(state, meaning.event)
     if trouble and trouble.kind.startswith("unknown"):
         return [(trouble.kind, trouble.known)]
-    claims = [(test, CONTRADICTIONS[test](state, *args)) for test, args in meaning.claims]
-    found = [(test, str(known)) for test, known in claims if known]
+    past = meaning.event.kind == "feel_why"  # the thing had the colours of that moment
+    claims = [one for one in meaning.claims if not (past and ("was", *one[1]) in state.notes)]
+    found = [(test, str(known)) for test, args in claims if (known := CONTRADICTIONS[test](state, *args))]
     if trouble:
         return [*found, (trouble.kind, trouble.known)]
     apply_event(state, meaning.event)
@@ -857,7 +864,9 @@ def is_right(
     if kind in ("where-thing", "why"):
         first = f"The {names[0]} was" if kind == "where-thing" else f"{names[0]} was {names[1]}"
         meaning = parse_sentence(f"{first} {answer}.")
-        return meaning is not None and not judge_sentence(state, meaning)
+        if meaning is None or meaning.event.kind not in ("lies_at", "lies_in", "feel_why"):
+            return False
+        return not judge_sentence(state, meaning)
     if kind == "contents":
         return sorted(answer.split(" and ")) == _contents(state, names[0]).split(" and ")
     if kind == "giver":

@@ -319,6 +319,7 @@ def test_torch_func(pairing: str) -> None:
 
 
 @PERFORMANCE
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by torch.func.jacfwd
 @pairings
 def test_second_derivatives_in_every_order(pairing: str) -> None:
     rope, x, positions = RoPE(4, pairing=pairing), random(2, 4, dtype=torch.float64), torch.tensor([3, 9000])
@@ -561,7 +562,7 @@ ERRORS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "base nan": (lambda: RoPE(8, base=math.nan), ["base=nan"]),
     "base inf": (lambda: RoPE(8, base=math.inf), ["base=inf"]),
     "scaling of another width": (lambda: RoPE(8, scaling=lambda f, base: f[:2]), ["4 finite frequencies"]),
-    "scaling to a list": (lambda: RoPE(8, scaling=lambda f, base: f.tolist()), ["a tensor of 4 finite"]),  # type: ignore[arg-type,return-value]
+    "scaling to a list": (lambda: RoPE(8, scaling=lambda f, base: f.tolist()), ["a tensor of 4 finite"]),
     "scaling to nan": (lambda: RoPE(8, scaling=lambda f, base: f * math.nan), ["4 finite frequencies"]),
     "float positions": (
         bad_turn(random(3, 8), torch.arange(3) / 2),
@@ -596,7 +597,7 @@ ERRORS: dict[str, tuple[Callable[[], object], list[str]]] = {
         lambda: Llama3Scaling(2.0, 2048, 4.0, 1.0),
         ["low_freq_factor=4.0", "1.0 and 4.0"],
     ),
-    "half a head": (lambda: ALiBi(8.0), ["n_heads=8.0", "try n_heads=8"]),  # type: ignore[arg-type]
+    "half a head": (lambda: ALiBi(8.0), ["n_heads=8.0", "try n_heads=8"]),
     "ALiBi of two and three texts": (
         lambda: ALiBi(2)(torch.zeros(2, 3).long(), torch.zeros(3, 4).long()),
         ["(2, 3)", "(3, 4)", "as many texts"],
@@ -605,7 +606,7 @@ ERRORS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "no heads": (lambda: ALiBi(0), ["n_heads=0", "n_heads=8"]),
     "places that are no numbers": (lambda: ALiBi(2)(torch.ones(3)), ["torch.float32", "torch.arange(T)"]),
     "places of three axes": (lambda: ALiBi(2)(torch.ones(1, 2, 3).long()), ["(1, 2, 3)"]),
-    "a permutation of no whole width": (lambda: half_to_interleaved(8.0), ["8.0", "whole", "try 8"]),  # type: ignore[arg-type]
+    "a permutation of no whole width": (lambda: half_to_interleaved(8.0), ["8.0", "whole", "try 8"]),
     "an odd permutation": (lambda: half_to_interleaved(9), ["head_width=9", "even"]),
     "a permutation of more": (lambda: interleaved_to_half(8, 10), ["rotary_width=10", "at most 8"]),
     "explorer of many": (lambda: explore_rope(random(2, 8), random(2, 8)), ["(2, 8)", "(H,)"]),
