@@ -30,7 +30,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .corpus import Field, TextTally, corpus_version, iter_documents, split_of, split_tail
+from minillm.corpus import (
+    Field,
+    QualityReport,
+    TextTally,
+    _is_at,
+    _lock,
+    corpus_version,
+    iter_documents,
+    split_of,
+    split_tail,
+)
 from minillm.tokenizer import (
     END_OF_TEXT,
     Tokenizer,
@@ -223,6 +233,7 @@ class StoreHeader:
 
 # %% ../nbs/14_batches.ipynb #store-files-export
 _HEADER: str = "store.json"
+_WRITING: str = ".minillm-lock"  # a file that is locked while somebody writes into the folder
 _BORDER: np.dtype = np.dtype("<i8")  # documents.bin holds two of them a text: tokens and bytes up to its end
 
 
@@ -259,8 +270,35 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        words = f"cannot write {path}: {error.strerror or error}. What was stored before is still there and whole. "
+        words = f"cannot write {path}: {error.strerror or error}. "
+        if isinstance(error, NotADirectoryError | FileExistsError | FileNotFoundError):
+            raise type(error)(words + "Can there be such a folder? Give one such as 'tokens'") from error
+        words += "What was stored before is still there and whole. "
         raise type(error)(words + "Is the disk full, or the folder read-only (`df -h`, `ls -ld`)?") from error
+
+
+@contextlib.contextmanager
+def _one_writer(folder: Path) -> Iterator[None]:
+    "No other thread or process writes into the folder during the block. Raises BlockingIOError if one does."
+    new, path = not folder.exists(), folder / _WRITING
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        with _explained(path):
+            file = open(path, "ab")
+        with file:
+            if not _lock(file):
+                raise BlockingIOError(f"{folder} is being written by another process or thread; wait until it is done")
+            if _is_at(file, path):  # the one before us may have removed it
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(OSError):  # Windows keeps an open file
+                        path.unlink()
+                    if new:
+                        with contextlib.suppress(OSError):
+                            folder.rmdir()  # if nothing was written
+                return
 
 
 def _write_numbers(path: Path, place: int, numbers: np.ndarray) -> None:
@@ -365,9 +403,12 @@ def _find_damage(header: StoreHeader, ids: np.ndarray, borders: np.ndarray, toke
     for name, numbers in (("ids", ids), ("documents", borders), ("token_bytes", token_bytes)):
         if _checksum(numbers) != getattr(header, f"{name}_sum"):
             return f"{name}.bin is not what was written, its checksum differs"
-    tokens, sizes = np.diff(borders.reshape(-1, 2), axis=0, prepend=np.zeros((1, 2), _BORDER)).T
+    pairs = borders.reshape(-1, 2)
+    tokens, sizes = np.diff(pairs, axis=0, prepend=np.zeros((1, 2), _BORDER)).T
     if (
-        (tokens < 2).any()
+        (pairs < 0).any()
+        or (pairs > (header.n_tokens, header.n_bytes)).any()
+        or (tokens < 2).any()
         or (sizes < 0).any()
         or (tokens.sum(), sizes.sum()) != (header.n_tokens, header.n_bytes)
     ):
@@ -444,7 +485,7 @@ class StoredTokens:
 
 
 class TokenStore(StoredTokens):
-    """Texts as ids on disk. One process may append, any number read. `create` makes one, `open` takes one up.
+    """Texts as ids on disk. One may append at a time, any number read. `create` makes one, `open` takes one up.
 
     A store is a folder: `ids.bin`, `documents.bin` (where texts end), `token_bytes.bin`, and, last, `store.json`.
     """
@@ -484,10 +525,13 @@ class TokenStore(StoredTokens):
         documents: Iterable[Sequence[int]],  # the ids of each text, without the end token
     ) -> None:
         "Add texts, all or none: they count once the header is replaced. Raises OSError, TypeError or ValueError."
-        header = self.header
-        for block in _blocks(documents, header):
-            header = _write_block(self.path, header, self.token_bytes, block)
-        _write_header(self.path, header)
+        with _one_writer(self.path):
+            if (header := _read_header(self.path)) != self.header:
+                held = f"{self.n_documents} documents then, {header.n_documents} now"
+                raise ValueError(f"{self.path} has changed since it was opened ({held}); TokenStore.open it again")
+            for block in _blocks(documents, header):
+                header = _write_block(self.path, header, self.token_bytes, block)
+            _write_header(self.path, header)
         super().__init__(self.path)
 
 # %% ../nbs/14_batches.ipynb #build-export
@@ -538,7 +582,7 @@ def _scramble(x: np.ndarray) -> np.ndarray:
 def shuffled(
     places: np.ndarray,  # whole numbers from 0 to size − 1
     size: int,  # how many places there are
-    *seed: int,  # one or more; the same ones give the same shuffle
+    *seed: int,  # one or more, below 2**64; the same ones give the same shuffle
 ) -> np.ndarray:  # int64, of the same shape
     """What stands at these places of the shuffled numbers 0 to size − 1; nothing else is computed or held.
 
@@ -546,7 +590,10 @@ def shuffled(
     Raises TypeError or ValueError.
     """
     _at_least_one(size=size)
-    keys = np.random.SeedSequence(seed).generate_state(8, np.uint64)
+    if not seed or any(type(part) is not int or not 0 <= part < 2**64 for part in seed) or size > 2**62:
+        raise ValueError(f"size={size}, seed={seed}; expected at most 2**62, and whole numbers below 2**64, such as 7")
+    words = [len(seed), *(word for part in seed for word in (part % 2**32, part >> 32))]  # no two seeds alike
+    keys = np.random.SeedSequence(words).generate_state(8, np.uint64)
     half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))  # bits of either half
     mask = (np.uint64(1) << half) - np.uint64(1)
     found = np.array(places, np.uint64)
@@ -757,21 +804,30 @@ def bucketed_batches(
     return BatchStream(units, build, 1, epochs, _plan(store, "bucketed", seed, long=long, **sizes))
 
 # %% ../nbs/14_batches.ipynb #prefetch-export
+def _put(ready: queue.Queue, stop: threading.Event, *item: Any) -> None:
+    "Wait for room, unless nobody wants more."
+    while not stop.is_set():
+        with contextlib.suppress(queue.Full):
+            return ready.put(item, timeout=0.1)
+
+
 def _fill(batches: Any, ready: queue.Queue, stop: threading.Event) -> None:
     "The thread: batches, each with the place behind it, then what ended them."
     try:
         for batch in batches:
-            ready.put((batch, batches.state_dict() if hasattr(batches, "state_dict") else None, None))
+            _put(ready, stop, batch, batches.state_dict() if hasattr(batches, "state_dict") else None, None)
             if stop.is_set():
                 return
-        ready.put((None, None, StopIteration()))
+        _put(ready, stop, None, None, StopIteration())
     except BaseException as error:  # whatever it is, the reader of the batches must hear of it
-        ready.put((None, None, error))
+        _put(ready, stop, None, None, error)
 
 
 def _shut(thread: threading.Thread, ready: queue.Queue, stop: threading.Event) -> None:
-    "End the thread, which may be waiting for room."
+    "End the thread, which may be waiting for room, or be the very one that throws the object away."
     stop.set()
+    if thread is threading.current_thread():
+        return
     while thread.is_alive():
         with contextlib.suppress(queue.Empty):
             ready.get(timeout=0.02)
@@ -842,13 +898,14 @@ class Prefetch:
         self,
         state: Mapping[str, Any],  # what `state_dict` gave
     ) -> None:
-        "Go on from a place: what was made ahead is thrown away. Raises ValueError as the batches do."
+        "Go on from a place: what was made ahead is thrown away. Raises TypeError as `state_dict`, or ValueError."
+        before = self.state_dict()
         self.close()
         try:
             self.batches.load_state_dict(state)
             self.state = state
         except BaseException:
-            self.batches.load_state_dict(self.state_dict())  # as if nothing had been asked
+            self.batches.load_state_dict(before)  # as if nothing had been asked
             raise
         finally:
             self._start()
@@ -863,7 +920,8 @@ def prefetch(
 
 # %% ../nbs/14_batches.ipynb #prepare-parts-export
 Source: TypeAlias = str | Path | Iterable[str] | Callable[[], Iterable[str]]
-_NEW, _READY = ".new", ".ready"  # folders: being written; finished, and to be moved into place
+_NEW, _READY = ".minillm-new", ".minillm-ready"  # folders: being written; finished, and to be moved into place
+_MARK = "written by minillm"  # a file in both: without it they are somebody else's
 
 
 def _readings(source: Source, max_chars: int, field: Field) -> Callable[[], Iterator[str]]:
@@ -876,10 +934,12 @@ def _readings(source: Source, max_chars: int, field: Field) -> Callable[[], Iter
     return lambda: iter_documents(source() if callable(source) else source, max_chars=max_chars, field=field)
 
 
-def _counted(documents: Iterable[str], tally: TextTally) -> Iterator[str]:
-    "The same documents, counted on their way."
+def _counted(documents: Iterable[str], tally: TextTally, share: float, sides: set[str]) -> Iterator[str]:
+    "The same documents, counted on their way, and the sides that their hashes choose."
     for document in documents:
         tally.add(document)
+        if document.strip():
+            sides.add(split_of(document, validation=share, test=0.0))
         yield document
 
 
@@ -903,20 +963,55 @@ def _write_stores(
         store = TokenStore.create(folder / name, tokenizer, text=plan["text"])
         store.append(map(tokenizer.encode, _part(readings(), name, plan["validation"], way)))
         report[name] = {"documents": store.n_documents, "tokens": len(store), "bytes": store.n_bytes}
+        if not store.n_documents and (name == "train" or plan["validation"]):
+            raise ValueError(f"validation={plan['validation']} leaves no text for {name}: too little text; try 0")
     if corpus_version(readings()) != plan["text"]:
         raise ValueError("the text changed while it was read; nothing was replaced. Try again when it is still")
 
 
+def _is_ours(work: Path) -> bool:
+    "Is there nothing of somebody else under this name? Our folders hold a mark, or, between two steps, no file."
+    if work.is_symlink() or not work.is_dir():
+        return not os.path.lexists(work)
+    return (work / _MARK).is_file() or not any(path.is_symlink() or path.is_file() for path in work.rglob("*"))
+
+
+def _clear(work: Path) -> None:
+    "Remove one of our folders, the mark last. Raises OSError, FileExistsError if it is somebody else's."
+    if not _is_ours(work):
+        raise FileExistsError(f"{work} is not from prepare, which needs that name; choose another folder")
+    for path in work.iterdir() if work.is_dir() else ():
+        if path.name != _MARK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(work, ignore_errors=True)
+
+
 def _settle(out: Path) -> None:
     "Move what was finished into its place, also when a kill came between two moves. Raises OSError."
-    if (out / _READY).is_dir():
-        found = [path for path in (out / _READY).rglob("*") if path.is_file()]
+    ready = out / _READY
+    if ready.is_dir() and _is_ours(ready):
+        found = [path for path in ready.rglob("*") if path.is_file() and path.name != _MARK]
         for path in sorted(found, key=lambda path: path.suffix == ".json"):  # numbers first, then the headers
-            place = out / path.relative_to(out / _READY)
+            place = out / path.relative_to(ready)
             with _explained(place):
                 place.parent.mkdir(exist_ok=True)
                 os.replace(path, place)
-        shutil.rmtree(out / _READY)
+        _clear(ready)
+
+
+def _read_report(folder: Path) -> dict[str, Any]:
+    "The report of a prepared folder. Raises OSError, or ValueError for what this library did not write."
+    report: Any = parse_json(read_utf8(folder / "report.json", limit=2**22))
+    try:
+        found = [type(report["plan"][name]) for name in ("text", "validation", "tokenizer")]
+        str(QualityReport(**report["text"]))
+        right = report["split"] in ("documents", "tails") and (found[0], found[2]) == (str, str)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        right = False
+    if not right or found[1] not in (int, float):
+        words = "is not as this version of prepare writes it: changed, or made by another version"
+        raise ValueError(f"{folder / 'report.json'} {words}. Call prepare(source, {str(folder)!r}) again")
+    return report
 
 # %% ../nbs/14_batches.ipynb #prepare-export
 @dataclass(frozen=True)
@@ -939,12 +1034,43 @@ class Prepared:
     ) -> Self:
         "What `prepare` wrote. Raises OSError if it is not there, ValueError if it is damaged."
         folder = Path(folder)
-        _settle(folder)
+        if (folder / _READY).is_dir() and _is_ours(folder / _READY):
+            with _one_writer(folder):
+                _settle(folder)
         if not (folder / "report.json").is_file():
             raise FileNotFoundError(f"{folder} holds no report.json, which prepare(source, {str(folder)!r}) makes")
-        report, tokenizer = parse_json(read_utf8(folder / "report.json", limit=2**22)), Tokenizer.load(folder)
+        report, tokenizer = _read_report(folder), Tokenizer.load(folder)
         stores = [TokenStore.open(folder / part, tokenizer=tokenizer) for part in ("train", "validation")]
         return cls(folder, tokenizer, stores[0], stores[1], report, reason)
+
+    @staticmethod
+    def is_in(
+        folder: str | Path,  # any path
+    ) -> bool:
+        "Did `prepare` write this folder? What it wrote may be damaged. Raises OSError."
+        folder = Path(folder)
+        if (folder / _READY / _MARK).is_file() and _is_ours(folder / _READY):
+            return True
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
+            report = parse_json(read_utf8(folder / "report.json", limit=2**22))
+            if isinstance(report, dict) and isinstance(plan := report.get("plan"), dict):
+                if {"text", "tokenizer"} <= plan.keys() and (folder / "train").is_dir():
+                    return True
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
+            return bool(_read_header(folder / "train") and _read_header(folder / "validation"))
+        return False
+
+
+def _refuse_foreign(out: Path) -> None:
+    "Raises FileExistsError for a folder that holds something, but not what prepare wrote."
+    names = sorted(path.name for path in out.iterdir() if path.name != _WRITING) if out.is_dir() else []
+    strange = [name for name in names if name not in (_NEW, _READY) or not _is_ours(out / name)]
+    known = Prepared.is_in(out)
+    if strange and (not known or {_NEW, _READY} & set(strange)):
+        words = "holds something else, too" if known else "is not empty"
+        some = ", ".join(strange[:3]) + (" …" if len(strange) > 3 else "")
+        advice = f"nothing was changed. Name a new folder, such as {out / 'tokens'}"
+        raise FileExistsError(f"{out} {words} ({some}), and prepare did not write that; {advice}")
 
 
 def _plan_text(version: str, validation: float, tokenizer: Tokenizer | None, vocab_size: int) -> dict[str, Any]:
@@ -957,16 +1083,14 @@ def _plan_text(version: str, validation: float, tokenizer: Tokenizer | None, voc
 
 
 def _why_build(out: Path, plan: Mapping[str, Any]) -> str:
-    "Why the folder must be written anew, in words; empty if it need not. Raises FileExistsError."
-    if not (out / "report.json").exists():
-        if (out / "tokenizer.json").exists():
-            raise FileExistsError(f"{out} holds a tokenizer.json of somebody else; choose another folder")
+    "Why the folder must be written anew, in words; empty if it need not. Raises OSError."
+    if not Prepared.is_in(out):
         return "there was nothing yet"
     try:
         before = Prepared.open(out).report["plan"]
-        changed = [(name, before[name], plan[name]) for name in plan if before[name] != plan[name]]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (FileNotFoundError, ValueError) as error:  # no other OSError: what cannot be read now may be whole
         return f"what was there cannot be used: {error}"
+    changed = [(name, before[name], plan[name]) for name in plan if before[name] != plan[name]]
     words = [f"{name} was {old}, is {new}" if name != "text" else "the text changed" for name, old, new in changed]
     return "; ".join(words)
 
@@ -976,15 +1100,20 @@ def _write_all(
 ) -> None:
     "Write everything beside its place, then move it there. Raises OSError or ValueError."
     work = out / _NEW
-    with _explained(work):
-        shutil.rmtree(work, ignore_errors=True)  # what a kill left
-        work.mkdir(parents=True)
-    tokenizer = learn(_part(readings(), "train", report["plan"]["validation"], report["split"]))
-    _write_stores(work, readings, tokenizer, report)
-    with _explained(out):
-        tokenizer.save(work)
-        write_whole(work / "report.json", json.dumps(report, ensure_ascii=False, indent=1) + "\n")
-        os.replace(work, out / _READY)
+    _clear(work)  # what a kill left
+    try:
+        with _explained(work):
+            work.mkdir()
+            (work / _MARK).touch()
+        tokenizer = learn(_part(readings(), "train", report["plan"]["validation"], report["split"]))
+        _write_stores(work, readings, tokenizer, report)
+        with _explained(out):
+            tokenizer.save(work)
+            write_whole(work / "report.json", json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+            os.replace(work, out / _READY)
+    except Exception:
+        _clear(work)
+        raise
     _settle(out)
 
 
@@ -997,22 +1126,30 @@ def prepare(
     validation: float = 0.1,  # share of the text that is kept from training
     field: Field = "text",  # of .jsonl files: which field is the text, as in `iter_documents`
     max_chars: int = 4_000_000,  # a longer document comes in pieces of about this many characters
+    replace: bool = True,  # make anew what was prepared there from another text or otherwise, or is damaged
 ) -> Prepared:
     """Text → report, tokenizer, stores of ids, in bounded memory; what is there is used again if it fits.
 
-    Raises TypeError, OSError or ValueError; whatever happens, what was there before stays whole.
+    Raises TypeError, OSError, or ValueError. What was there before stays whole; a folder of others is refused.
     """
-    out, readings, tally = Path(out), _readings(source, max_chars, field), TextTally()
-    version = corpus_version(_counted(readings(), tally))
+    out, readings, tally, sides = Path(out), _readings(source, max_chars, field), TextTally(), set[str]()
+    plan = _plan_text("", validation, tokenizer, vocab_size)
+    _refuse_foreign(out)
+    plan["text"] = corpus_version(_counted(readings(), tally, validation, sides))
     if not tally.lengths:
-        raise ValueError(f"{source!r:.80} holds no text, only white space or nothing. Is it what you meant?")
-    way = "documents" if len(tally.lengths) * validation >= 10 else "tails"
-    report: dict[str, Any] = {"plan": _plan_text(version, validation, tokenizer, vocab_size), "split": way}
+        name = "the source" if callable(source) else f"{source!r:.80}"
+        raise ValueError(f"{name} holds no text, only white space or nothing. Is it what you meant?")
+    whole = len(tally.lengths) * validation >= 10 and len(sides) == 2  # else one side would stay empty
+    report: dict[str, Any] = {"plan": plan, "split": "documents" if whole else "tails"}
     learn = partial(Tokenizer.train, vocab_size=vocab_size) if tokenizer is None else lambda texts: tokenizer
-    _settle(out)
-    if reason := _why_build(out, report["plan"]):
-        _write_all(out, readings, learn, report | {"text": tally.report().to_dict()})
-    return Prepared.open(out, reason=reason)
+    with _one_writer(out):
+        _refuse_foreign(out)
+        _settle(out)
+        if reason := _why_build(out, plan):
+            if Prepared.is_in(out) and not replace:
+                raise FileExistsError(f"{out}: {reason}; nothing was changed. Say replace=True, or name another folder")
+            _write_all(out, readings, learn, report | {"text": tally.report().to_dict()})
+        return Prepared.open(out, reason=reason)
 
 # %% ../nbs/14_batches.ipynb #explorer-export
 def _slots(batch: Batch, row: int, tokens: Vocabulary | Sequence[str], context: int) -> list[dict[str, Any]]:

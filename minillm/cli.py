@@ -47,6 +47,7 @@ class CommandError(Exception):
         message: str,  # what came, what was expected, what to try
         status: int = 1,  # exit status
     ) -> None:
+        message = re.sub(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], message)
         super().__init__(" ".join(message.split()))
         self.status = status
 
@@ -141,7 +142,8 @@ def explained() -> Iterator[None]:
             yield
     except OSError as error:
         if error.strerror is None or error.filename is None:
-            raise CommandError(str(error)) from None
+            message = str(error).replace("Say replace=True, or name another folder", "Add --replace, or name another --out")
+            raise CommandError(message) from None
         raise CommandError(f"{error.filename}: {error.strerror}{near_file(Path(error.filename))}") from None
     except ValueError as error:
         message = re.sub(r"\bfield='([^']*)'.*", r"--field \1", str(error))  # as the shell says it
@@ -391,12 +393,12 @@ def is_prepared(
     folder: Path,  # any path
 ) -> bool:
     "Did `minillm prepare` write this folder?"
-    from minillm.tokenizer import parse_json, read_utf8
+    if not folder.is_dir():
+        return False
+    from minillm.batches import Prepared
 
-    with contextlib.suppress(OSError, ValueError):
-        report = parse_json(read_utf8(folder / "report.json"))
-        return isinstance(report, dict) and "plan" in report and (folder / "train").is_dir()
-    return (folder / ".ready").is_dir()  # it was stopped while it moved finished files into their place
+    with explained():
+        return Prepared.is_in(folder)
 
 
 def check_out(
@@ -405,14 +407,13 @@ def check_out(
     "Look before writing. Raises `CommandError`, status 1, for a folder with anything else in it."
     if out.exists() and not out.is_dir():
         raise CommandError(f"{out} is a file; --out names a folder, such as --out {out.with_suffix('')}-tokens")
-    inside = sorted(path.name for path in out.iterdir()) if out.exists() else []
-    if is_prepared(out) or not set(inside) - {".new"}:  # .new: stopped before anything was finished
-        return is_prepared(out)
-    some = ", ".join(inside[:3]) + (" …" if len(inside) > 3 else "")
-    raise CommandError(
-        f"{out} is not empty ({some}), and prepare did not write that; nothing was changed. "
-        f"Name a new folder, such as --out {out / 'tokens'}"
-    )
+    from minillm.batches import _refuse_foreign
+
+    try:
+        _refuse_foreign(out)
+    except FileExistsError as error:
+        raise CommandError(str(error).replace("such as ", "such as --out ")) from None
+    return is_prepared(out)
 
 # %% ../nbs/64_cli.ipynb #watched
 def watched(
@@ -438,18 +439,15 @@ def watched(
 def readings(
     data: str,  # a file, a folder, or the name of a corpus
     field: str | Sequence[str],  # of a .jsonl file
-    refusal: str,  # why nothing may be written; empty: it may
 ) -> Callable[[], Iterator[str]]:
-    "What begins to read the documents, at each call. Raises `CommandError` at the second if there is a refusal."
+    "What begins to read the documents, at each call."
     from minillm.corpus import iter_documents
 
     passes = itertools.count(1)
 
     def read() -> Iterator[str]:
-        number = next(passes)
-        if number > 1 and refusal:
-            raise CommandError(refusal)
-        return watched(iter_documents(data, field=field, max_chars=4_000_000), f"pass {number} over {data}")
+        documents = iter_documents(data, field=field, max_chars=4_000_000)
+        return watched(documents, f"pass {next(passes)} over {ascii(data)[1:-1] if not data.isprintable() else data}")
 
     return read
 
@@ -497,7 +495,9 @@ def check_prepare(
         raise CommandError(f"--vocab-size {options.vocab_size} is not from 257 to 1000000 ({least}); try 2048", 2)
     if not 0 <= options.validation < 1:
         raise CommandError(f"--validation {options.validation:g} is no share from 0 to below 1; try 0.1", 2)
-    if options.data == "-":
+    if not options.out:
+        raise CommandError("--out is empty; name a folder, such as --out tokens", 2)
+    if options.data == "-" or (Path(options.data).exists() and not os.path.isfile(options.data) | os.path.isdir(options.data)):
         raise CommandError("prepare reads text several times, so it cannot come by a pipe; save it to a file", 2)
 
 # %% ../nbs/64_cli.ipynb #prepare-command
@@ -553,23 +553,18 @@ def prepare_command(
     "The command `minillm prepare`. Raises `CommandError`."
     check_prepare(options)
     out = Path(options.out)
-    other = check_out(out) and not options.replace
-    advice = "nothing was changed. Add --replace to make it anew, or name another --out"
-    refusal = f"{out} was prepared from another text, or with other settings; {advice}" if other else ""
+    check_out(out)
     given = argparse.Namespace(**vars(options), gpt2=None, train_on=None)
     tokenizer = choose_tokenizer(given) if options.tokenizer else None
     from minillm.batches import prepare
 
-    source = readings(options.data, tuple(options.field or ["text"]), refusal)
-    choices = {"vocab_size": options.vocab_size or 2048, "tokenizer": tokenizer, "validation": options.validation}
+    source = readings(options.data, tuple(options.field or ["text"]))
+    choices: dict[str, Any] = {"vocab_size": options.vocab_size or 2048, "tokenizer": tokenizer}
     with explained():
-        try:
-            data = prepare(source, out, **choices)
-        finally:
-            with contextlib.suppress(OSError):
-                (out / ".new").rmdir()  # if it is empty: nothing was begun
+        data = prepare(source, out, validation=options.validation, replace=options.replace, **choices)
     write_prepared(data, options.json)
-    print(f"minillm: {'made ' + str(out) if data.reason else str(out) + ' was up to date'}", file=sys.stderr)
+    shown = str(out) if str(out).isprintable() else ascii(str(out))
+    print(f"minillm: {'made ' + shown if data.reason else shown + ' was up to date'}", file=sys.stderr)
 
 # %% ../nbs/64_cli.ipynb #info
 def package_lines() -> Iterator[tuple[str, str]]:

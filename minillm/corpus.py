@@ -1383,10 +1383,7 @@ def download_file(
     pause: float = 1.0,  # seconds before the second attempt, then twice as long each time
     progress: bool = True,  # a bar on the error stream
 ) -> Path:
-    """Fetch a file unless it is there, and check its hash.
-
-    DownloadError: why not, and where to put it by hand; ValueError: what is there has another hash, or no https.
-    """
+    "Fetch a file once, check its hash. DownloadError: why, what to do by hand; ValueError: other hash, no https."
     from tqdm import tqdm
 
     _check_url(url, local=True)

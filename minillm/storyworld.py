@@ -1115,25 +1115,30 @@ class _Teller:
             return
         if len(self.state.events) > self.limit:
             raise _StuckError
-        for person, (feeling, cause) in list(self.state.feels.items()):
-            new = any(one is event for one in self.state.reasons[person])
-            if new and self.dice.chance(0.85):
-                why = Event("feel_why", (person, feeling, cause))
-                plain = Event(self.dice.pick(("feel", "say_feel")), (person, feeling))
-                self.tell(why if self.dice.chance(self.remention) else plain)
+        self.tell_feelings(event)
         if self.dice.chance(0.5 * self.remention):
             self.fill(RETOLD)
 
+    def tell_feelings(self, event: Event) -> None:
+        "What somebody feels because of an event, with or without the reason."
+        for person, (feeling, cause) in list(self.state.feels.items()):
+            if any(one is event for one in self.state.reasons[person]) and self.dice.chance(0.85):
+                why = Event("feel_why", (person, feeling, cause))
+                plain = Event(self.dice.pick(("feel", "say_feel")), (person, feeling))
+                self.tell(why if self.dice.chance(self.remention) else plain)
+
     def vary(self, event: Event) -> Event:
-        "The same going, told with more facts."
+        "The same event, told with more facts or in the word that fits."
         if event.kind == "put_down" and self.dice.chance(self.remention):
             return Event("leave", (*event.args, self.state.at[event.args[0]]))
         if event.kind in ("dark", "rain") and self.dice.chance(0.5):
             return Event("is_dark" if event.kind == "dark" else "rains", event.args)
         if event.kind == "give" and self.state.owner.get(event.args[1]) == event.args[2]:
             return Event("give_back", event.args)
-        if event.kind != "go":
-            return event
+        return self.vary_going(event) if event.kind == "go" else event
+
+    def vary_going(self, event: Event) -> Event:
+        "The same going, told with more facts."
         (person, place), state = event.args, self.state
         held = [thing for thing, where in state.at.items() if where == person]
         if ("been", person, place) in state.notes and self.dice.chance(0.5):
@@ -1158,8 +1163,7 @@ class _Teller:
         p, q, *rest = dice.shuffle(state.people())
         thing = dice.pick([t for t in state.things() if state.at[t] not in (LOST, GONE)] or state.things())
         box = state.at[thing] if state.at[thing] in state.lid else dice.pick((*state.lid, ""))
-        if kind == "belongs":
-            p = state.owner.get(thing, "")
+        p = state.owner.get(thing, "") if kind == "belongs" else p
         who = {"now_at": p, "say_at": p, "sees": p, "tell_person": (*rest, p)[0]}.get(kind, thing)
         place = dice.pick(places) if kind == "go" else state.at[who]
         values = {"p": p, "q": q, "r": who, "o": thing, "z": thing, "k": box, "l": place}

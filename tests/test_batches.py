@@ -165,12 +165,17 @@ def test_shuffle_looks_random() -> None:
 
 
 def test_shuffle_is_the_same_everywhere() -> None:
-    assert shuffled(np.arange(8), 8, 0).tolist() == [5, 7, 6, 3, 0, 4, 1, 2]
+    assert shuffled(np.arange(8), 8, 0).tolist() == [6, 5, 1, 4, 2, 3, 7, 0]
     assert shuffled(np.array([0, 10**9, 2**40 - 1]), 2**40, 1, 2).tolist() == [
-        33851451545,
-        672539508088,
-        522412399706,
+        182462313333,
+        973359301353,
+        440608976508,
     ]
+
+
+def test_no_two_seeds_are_alike() -> None:
+    seeds = [(7,), (7, 0), (7, 0, 0), (2**32 + 5, 0), (5, 1), (5, 0, 1), (5,), (2**32 + 5,), (5, 2**32)]
+    assert len({tuple(shuffled(np.arange(50), 50, *seed)) for seed in seeds}) == len(seeds)
 
 
 def test_shuffle_refuses() -> None:
@@ -178,6 +183,11 @@ def test_shuffle_refuses() -> None:
         shuffled(np.array([0, 3]), 3, 0)
     with pytest.raises(ValueError, match="size=0"):
         shuffled(np.array([0]), 0, 0)
+    for seed in ((), (0.9,), (-1,), (2**64,), (True,), (0, 1.0)):
+        with pytest.raises(ValueError, match="whole numbers below"):
+            shuffled(np.array([0]), 3, *seed)
+    with pytest.raises(ValueError, match="at most 2"):
+        shuffled(np.array([0]), 2**64, 0)
     assert shuffled(np.array([], int), 3, 0).shape == (0,) and shuffled(np.zeros((2, 2), int), 3, 0).shape == (
         2,
         2,
@@ -552,6 +562,43 @@ def test_a_wrong_place_leaves_the_thread_where_it_was(tmp_path: Path) -> None:
         assert equal(next(ahead), next(plain))
 
 
+def test_batches_without_a_place(tmp_path: Path) -> None:
+    with prefetch(iter([Batch(*[torch.full((1, 1), k)] * 2) for k in range(4)]), 2) as ahead:
+        next(ahead)
+        with pytest.raises(TypeError, match="has no state_dict"):
+            ahead.load_state_dict({})
+        assert [batch.x.item() for batch in ahead] == [1, 2, 3]
+
+
+def test_a_thread_that_throws_its_own_reader_away_ends() -> None:
+    "The garbage collector may find a forgotten cycle while the thread runs."
+    before = threads()
+
+    def collecting() -> Iterator[Batch]:
+        for batch in endless():
+            yield batch
+            if forgotten.is_set():
+                gc.collect()
+
+    forgotten = threading.Event()
+    gc.disable()
+    try:
+        ahead: Any = prefetch(collecting(), 1)
+        next(ahead)
+        ahead.itself = ahead
+        kept = ahead.ready
+        del ahead
+        forgotten.set()
+        kept.get()
+        for _ in range(100):
+            if threads() == before:
+                break
+            time.sleep(0.05)
+    finally:
+        gc.enable()
+    assert threads() == before
+
+
 # ---- the store
 
 
@@ -715,7 +762,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path, documents: list[list[int]], name
 def test_a_cut_is_found(tmp_path: Path, documents: list[list[int]], name: str, share: float) -> None:
     store = fresh(tmp_path, documents)
     path = store.path / name
-    os.truncate(path, int(path.stat().st_size * share))
+    os.truncate(path, int((path.stat().st_size - (name == "store.json")) * share))  # its last byte ends a line
     for verify in (True, False):
         with pytest.raises(ValueError, match="cut off|no JSON|cannot be used"):
             TokenStore.open(store.path, verify=verify)
@@ -752,6 +799,18 @@ def test_a_forged_checksum_does_not_help(tmp_path: Path, ids: list[int]) -> None
     data = np.array(ids, "<u2").tobytes()
     (store.path / "ids.bin").write_bytes(data)
     forge(store, ids_sum=zlib.crc32(data))
+    with pytest.raises(ValueError, match="damaged"):
+        TokenStore.open(store.path)
+
+
+@pytest.mark.parametrize("border", [2**62, -(2**63), -(2**62), 4, 1, 0])
+def test_forged_borders_do_not_help(tmp_path: Path, border: int) -> None:
+    import zlib
+
+    store = fresh(tmp_path, [[1, 2], [3]])
+    data = np.array([border, 2, 5, 3], "<i8").tobytes()
+    (store.path / "documents.bin").write_bytes(data)
+    forge(store, documents_sum=zlib.crc32(data))
     with pytest.raises(ValueError, match="damaged"):
         TokenStore.open(store.path)
 
@@ -947,14 +1006,134 @@ def test_sources(tmp_path: Path) -> None:
 def test_a_strange_tokenizer_is_not_overwritten(tmp_path: Path) -> None:
     Tokenizer.train(STORIES, 270).save(tmp_path / "tokenizer.json")
     before = (tmp_path / "tokenizer.json").read_bytes()
-    with pytest.raises(FileExistsError, match="choose another folder"):
+    with pytest.raises(FileExistsError, match=r"is not empty \(tokenizer.json\).*Name a new folder"):
         prepare(STORIES, tmp_path, vocab_size=280)
     assert (tmp_path / "tokenizer.json").read_bytes() == before
-    (tmp_path / "mine.txt").write_text("x", encoding="utf-8")
     (tmp_path / "tokenizer.json").unlink()
     prepare(STORIES, tmp_path, vocab_size=280)
+    (tmp_path / "mine.txt").write_text("x", encoding="utf-8")
     prepare(STORIES[1:], tmp_path, vocab_size=280)
     assert (tmp_path / "mine.txt").exists()  # what else lies there stays
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("report.json", "tokenizer.json", "train/ids.bin"),
+        ("thesis.txt", ".ready/thesis.txt"),
+        (".new/chapter.txt",),
+        (".minillm-new/chapter.txt",),
+        (".minillm-ready/report.json",),
+    ],
+)
+def test_files_of_others_stay(tmp_path: Path, names: tuple[str, ...]) -> None:
+    "Whatever they are called, in a folder of their own or beside what prepare wrote."
+    for out in (tmp_path / "theirs", tmp_path / "ours"):
+        if out.name == "ours":
+            prepare(STORIES, out, vocab_size=280)
+        for name in names:
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            if not (out / name).exists():
+                (out / name).write_text('{"text": "mine"}', encoding="utf-8")
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        if out.name == "theirs":
+            assert not Prepared.is_in(out)
+            with pytest.raises((OSError, ValueError), match="report.json"):
+                Prepared.open(out)
+        if out.name == "theirs" or any(".minillm" in name for name in names):
+            with pytest.raises(FileExistsError, match="prepare did not write that; nothing was changed"):
+                prepare(STORIES[1:], out, vocab_size=280)
+            assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        else:
+            prepare(STORIES[1:], out, vocab_size=280)
+            kept = [out / name for name in names if "." in name[:1] or name == "thesis.txt"]
+            assert all(before[path] == path.read_bytes() for path in kept)
+
+
+def test_what_cannot_be_read_now_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(STORIES, tmp_path, vocab_size=280)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise PermissionError("not now")
+
+    monkeypatch.setattr(minillm.batches.TokenStore, "open", forbidden)
+    with pytest.raises(PermissionError, match="not now"):
+        prepare(STORIES[1:], tmp_path, vocab_size=280)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_two_at_once_into_one_folder(tmp_path: Path) -> None:
+    "One writes; the other is told so at once, and nothing of the first is lost."
+
+    def meddling() -> Iterator[str]:
+        for number, text in enumerate(STORIES):
+            if number == 100 and (tmp_path / "out" / ".minillm-new").exists():
+                with pytest.raises(BlockingIOError, match="is being written by another process or thread"):
+                    prepare(STORIES, tmp_path / "out", vocab_size=280)
+                refused.append(1)
+            yield text
+
+    refused: list[int] = []
+    made = prepare(meddling, tmp_path / "out", vocab_size=280)
+    assert len(refused) > 2 and Prepared.open(tmp_path / "out").train.n_documents == made.train.n_documents
+    assert not (tmp_path / "out" / ".minillm-lock").exists()
+    store = fresh(tmp_path, [[1, 2]])
+
+    def inside() -> Iterator[list[int]]:
+        TokenStore.open(store.path).append([[4]])
+        yield [3]
+
+    with pytest.raises(BlockingIOError, match="another process"):
+        store.append(inside())
+    assert TokenStore.open(store.path).n_documents == 1
+
+
+def test_two_handles_of_one_store(tmp_path: Path) -> None:
+    one = fresh(tmp_path, [[1, 2]])
+    two, reader = TokenStore.open(one.path), TokenStore.open(one.path)
+    one.append([[3, 3, 3]])
+    after = TokenStore.open(one.path)
+    with pytest.raises(ValueError, match="1 documents then, 2 now.*open it again"):
+        two.append([[4, 4]])
+    assert after.document(1).tolist() == [3, 3, 3] == TokenStore.open(one.path).document(1).tolist()
+    assert reader.n_documents == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda report: report.pop("split"),
+        lambda report: report.update(split="both"),
+        lambda report: report.update(plan="x"),
+        lambda report: report["plan"].update(validation="much"),
+        lambda report: report["text"].update(more=1),
+        lambda report: report["text"].pop("words"),
+        lambda report: report["text"].update(documents="many"),
+        lambda report: report.update(text=[]),
+    ],
+)
+def test_a_changed_report_is_damage(tmp_path: Path, change: Callable) -> None:
+    prepare(STORIES, tmp_path, vocab_size=280)
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    change(report)
+    (tmp_path / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    with pytest.raises(ValueError, match="report.json is not as this version of prepare writes it"):
+        Prepared.open(tmp_path)
+    with pytest.raises(FileExistsError, match="is not as this version.*nothing was changed. Say replace=True"):
+        prepare(STORIES, tmp_path, vocab_size=280, replace=False)
+    assert "cannot be used" in prepare(STORIES, tmp_path, vocab_size=280).reason
+    (tmp_path / "report.json").write_text("{", encoding="utf-8")
+    assert Prepared.is_in(tmp_path) and "no JSON" in prepare(STORIES, tmp_path, vocab_size=280).reason
+
+
+def test_no_side_stays_empty(tmp_path: Path) -> None:
+    for name, text in (("a", "the same text again and again. " * 9), ("b", "another one. " * 9), ("c", "c d e " * 9)):
+        made = prepare([text] * 200, tmp_path / name, vocab_size=260, validation=0.5)
+        assert made.report["split"] == "tails" and made.train.n_documents and made.validation.n_documents
+    with pytest.raises(ValueError, match="validation=0.1 leaves no text for validation"):
+        prepare(["a"], tmp_path / "d", tokenizer=LETTERS)
+    assert not (tmp_path / "d").exists()
 
 
 def test_a_text_that_changes_meanwhile(tmp_path: Path) -> None:

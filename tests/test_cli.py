@@ -422,7 +422,7 @@ def test_other_text_or_settings_replace_nothing_unasked(stories: Path, tmp_path:
     before = contents(out)
     for words in (["--vocab-size", "310"], ["--vocab-size", "300", "--validation", "0.2"], ["--tokenizer", default_tokenizer_path()]):
         said = refused(1, "prepare", text, "--out", out, *words)
-        assert "or with other settings; nothing was changed. Add --replace" in said
+        assert " was " in said and "; nothing was changed. Add --replace to" not in said and "nothing was changed. Add --replace, or name another --out" in said
         assert contents(out) == before and {path.name for path in out.iterdir()} == {"report.json", "tokenizer.json", "train", "validation"}
     with text.open("a", encoding="utf-8") as file:
         file.write("<|endoftext|>\nOne more story.\n")
@@ -516,6 +516,51 @@ def test_damage_is_told(tokens: Path, tmp_path: Path) -> None:
     ids = out / "train" / "ids.bin"
     ids.write_bytes(ids.read_bytes()[:-10])
     assert "ids.bin" in refused(1, "info", out)
+
+
+def test_damage_is_named_and_replaced_on_demand(stories: Path, tokens: Path, tmp_path: Path) -> None:
+    for name, said in (("train/ids.bin", "checksum differs"), ("report.json", "this is no JSON")):
+        out = tmp_path / name[:5]
+        shutil.copytree(tokens, out)
+        data = bytearray((out / name).read_bytes())
+        data[0] ^= 1
+        (out / name).write_bytes(data)
+        words = (stories, "--out", out, "--vocab-size", "400")
+        assert said in (line := refused(1, "prepare", *words)) and "Add --replace" in line
+        assert said in prepared(*words, "--replace")["made_now_because"]
+        assert contents(out) == contents(tokens)
+
+
+@pytest.mark.parametrize("names", [["thesis.txt", ".ready/thesis.txt"], [".new/chapter.txt"], [".minillm-new/chapter.txt"], [".minillm-ready/a"]])
+def test_hidden_folders_of_somebody_else(names: list[str], stories: Path, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    before = contents(tmp_path)
+    refused(1, "info", tmp_path)
+    for words in ([], ["--replace"]):
+        assert "prepare did not write that" in refused(1, "prepare", stories, "--out", tmp_path, *words)
+    assert contents(tmp_path) == before
+
+
+def test_a_changed_report(tokens: Path, tmp_path: Path) -> None:
+    for number, change in enumerate(({"split": 3}, {"plan": "x"}, {"text": {}})):
+        out = tmp_path / str(number)
+        shutil.copytree(tokens, out)
+        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+        (out / "report.json").write_text(json.dumps(report | change), encoding="utf-8")
+        assert "is not as this version of prepare writes it" in refused(1, "info", out)
+
+
+def test_hostile_words(stories: Path, tmp_path: Path) -> None:
+    (tmp_path / "blank.txt").write_text(" \n", encoding="utf-8")
+    assert "holds no text" in (said := refused(1, "prepare", tmp_path / "blank.txt", "--out", tmp_path / "out")) and "<function" not in said
+    assert not (tmp_path / "out").exists()
+    assert "--out is empty; name a folder" in refused(2, "prepare", stories, "--out", "")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "fifo")
+        assert "it cannot come by a pipe" in refused(2, "prepare", tmp_path / "fifo", "--out", tmp_path / "out")
+    assert "\x1b" not in refused(1, "prepare", stories, "--out", f"{tmp_path}/blank.txt/\x1b[31mred")
 
 
 def test_a_killed_prepare_leaves_what_was_there(stories: Path, tmp_path: Path) -> None:
