@@ -579,6 +579,14 @@ def _scramble(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
+def _round_keys(size: int, seed: Sequence[int]) -> np.ndarray:
+    "Eight keys, others for each seed. Raises ValueError."
+    if not seed or any(type(part) is not int or not 0 <= part < 2**64 for part in seed) or size > 2**62:
+        raise ValueError(f"size={size}, seed={seed}; expected at most 2**62, and whole numbers below 2**64, such as 7")
+    words = [len(seed), *(word for part in seed for word in (part % 2**32, part >> 32))]  # no two seeds alike
+    return np.random.SeedSequence(words).generate_state(8, np.uint64)
+
+
 def shuffled(
     places: np.ndarray,  # whole numbers from 0 to size − 1
     size: int,  # how many places there are
@@ -590,10 +598,7 @@ def shuffled(
     Raises TypeError or ValueError.
     """
     _at_least_one(size=size)
-    if not seed or any(type(part) is not int or not 0 <= part < 2**64 for part in seed) or size > 2**62:
-        raise ValueError(f"size={size}, seed={seed}; expected at most 2**62, and whole numbers below 2**64, such as 7")
-    words = [len(seed), *(word for part in seed for word in (part % 2**32, part >> 32))]  # no two seeds alike
-    keys = np.random.SeedSequence(words).generate_state(8, np.uint64)
+    keys = _round_keys(size, seed)
     half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))  # bits of either half
     mask = (np.uint64(1) << half) - np.uint64(1)
     found = np.array(places, np.uint64)
@@ -999,6 +1004,13 @@ def _settle(out: Path) -> None:
         _clear(ready)
 
 
+def _settle_alone(folder: Path) -> None:
+    "The same for those who only read, if there is anything to move. Raises OSError."
+    if (folder / _READY).is_dir() and _is_ours(folder / _READY):
+        with _one_writer(folder):
+            _settle(folder)
+
+
 def _read_report(folder: Path) -> dict[str, Any]:
     "The report of a prepared folder. Raises OSError, or ValueError for what this library did not write."
     report: Any = parse_json(read_utf8(folder / "report.json", limit=2**22))
@@ -1034,9 +1046,7 @@ class Prepared:
     ) -> Self:
         "What `prepare` wrote. Raises OSError if it is not there, ValueError if it is damaged."
         folder = Path(folder)
-        if (folder / _READY).is_dir() and _is_ours(folder / _READY):
-            with _one_writer(folder):
-                _settle(folder)
+        _settle_alone(folder)
         if not (folder / "report.json").is_file():
             raise FileNotFoundError(f"{folder} holds no report.json, which prepare(source, {str(folder)!r}) makes")
         report, tokenizer = _read_report(folder), Tokenizer.load(folder)
@@ -1082,17 +1092,34 @@ def _plan_text(version: str, validation: float, tokenizer: Tokenizer | None, voc
     return {"text": version, "validation": validation, "tokenizer": which}
 
 
-def _why_build(out: Path, plan: Mapping[str, Any]) -> str:
-    "Why the folder must be written anew, in words; empty if it need not. Raises OSError."
+def _survey(source: Source, readings: Callable[[], Iterator[str]], plan: Mapping[str, Any]) -> dict[str, Any]:
+    "Read once: the report of the text, its version in the plan, how to split. Raises ValueError if there is none."
+    tally, sides, share = TextTally(), set[str](), plan["validation"]
+    version = corpus_version(_counted(readings(), tally, share, sides))
+    if not tally.lengths:
+        name = "the source" if callable(source) else f"{source!r:.80}"
+        raise ValueError(f"{name} holds no text, only white space or nothing. Is it what you meant?")
+    whole = len(tally.lengths) * share >= 10 and len(sides) == 2  # else one side would stay empty
+    split = "documents" if whole else "tails"
+    return {"plan": {**plan, "text": version}, "split": split, "text": tally.report().to_dict()}
+
+
+def _why_build(out: Path, plan: Mapping[str, Any], replace: bool) -> str:
+    "Why the folder must be written anew, in words; empty if it need not. Raises OSError, also if it may not."
+    _refuse_foreign(out)
+    _settle(out)
     if not Prepared.is_in(out):
         return "there was nothing yet"
     try:
         before = Prepared.open(out).report["plan"]
+        changed = [(name, before[name], plan[name]) for name in plan if before[name] != plan[name]]
+        words = [f"{name} was {a}, is {b}" if name != "text" else "the text changed" for name, a, b in changed]
+        reason = "; ".join(words)
     except (FileNotFoundError, ValueError) as error:  # no other OSError: what cannot be read now may be whole
-        return f"what was there cannot be used: {error}"
-    changed = [(name, before[name], plan[name]) for name in plan if before[name] != plan[name]]
-    words = [f"{name} was {old}, is {new}" if name != "text" else "the text changed" for name, old, new in changed]
-    return "; ".join(words)
+        reason = f"what was there cannot be used: {error}"
+    if reason and not replace:
+        raise FileExistsError(f"{out}: {reason}; nothing was changed. Say replace=True, or name another folder")
+    return reason
 
 
 def _write_all(
@@ -1132,23 +1159,14 @@ def prepare(
 
     Raises TypeError, OSError, or ValueError. What was there before stays whole; a folder of others is refused.
     """
-    out, readings, tally, sides = Path(out), _readings(source, max_chars, field), TextTally(), set[str]()
+    out, readings = Path(out), _readings(source, max_chars, field)
     plan = _plan_text("", validation, tokenizer, vocab_size)
     _refuse_foreign(out)
-    plan["text"] = corpus_version(_counted(readings(), tally, validation, sides))
-    if not tally.lengths:
-        name = "the source" if callable(source) else f"{source!r:.80}"
-        raise ValueError(f"{name} holds no text, only white space or nothing. Is it what you meant?")
-    whole = len(tally.lengths) * validation >= 10 and len(sides) == 2  # else one side would stay empty
-    report: dict[str, Any] = {"plan": plan, "split": "documents" if whole else "tails"}
+    report = _survey(source, readings, plan)
     learn = partial(Tokenizer.train, vocab_size=vocab_size) if tokenizer is None else lambda texts: tokenizer
     with _one_writer(out):
-        _refuse_foreign(out)
-        _settle(out)
-        if reason := _why_build(out, plan):
-            if Prepared.is_in(out) and not replace:
-                raise FileExistsError(f"{out}: {reason}; nothing was changed. Say replace=True, or name another folder")
-            _write_all(out, readings, learn, report | {"text": tally.report().to_dict()})
+        if reason := _why_build(out, report["plan"], replace):
+            _write_all(out, readings, learn, report)
         return Prepared.open(out, reason=reason)
 
 # %% ../nbs/14_batches.ipynb #explorer-export
