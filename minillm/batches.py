@@ -288,7 +288,7 @@ def _one_writer(folder: Path) -> Iterator[None]:
             file = open(path, "ab")
         with file:
             if not _lock(file):
-                raise BlockingIOError(f"{folder} is being written by another process or thread; wait until it is done")
+                raise BlockingIOError(f"{folder} is being written by another process or thread; wait for it")
             if _is_at(file, path):  # the one before us may have removed it
                 try:
                     yield
@@ -512,7 +512,7 @@ class TokenStore(StoredTokens):
         tokenizer: Vocabulary | None = None,  # refuse a store of any other
         verify: bool = True,  # read everything once and compare; False: compare sizes alone
     ) -> Self:
-        "A store that `create` made. Raises OSError, ValueError for what is damaged, cut off or of another tokenizer."
+        "A store that `create` made. Raises OSError, ValueError for what is damaged, cut, or another tokenizer's."
         store = cls(path)
         if tokenizer and (name := tokenizer_hash(tokenizer)) != store.header.tokenizer:
             raise ValueError(f"{path} was written by tokenizer {store.header.tokenizer}, this one is {name}")
@@ -582,7 +582,7 @@ def _scramble(x: np.ndarray) -> np.ndarray:
 def _round_keys(size: int, seed: Sequence[int]) -> np.ndarray:
     "Eight keys, others for each seed. Raises ValueError."
     if not seed or any(type(part) is not int or not 0 <= part < 2**64 for part in seed) or size > 2**62:
-        raise ValueError(f"size={size}, seed={seed}; expected at most 2**62, and whole numbers below 2**64, such as 7")
+        raise ValueError(f"size={size}, seed={seed}; expected at most 2**62, and whole numbers below 2**64, say 7")
     words = [len(seed), *(word for part in seed for word in (part % 2**32, part >> 32))]  # no two seeds alike
     return np.random.SeedSequence(words).generate_state(8, np.uint64)
 
@@ -842,7 +842,7 @@ def _shut(thread: threading.Thread, ready: queue.Queue, stop: threading.Event) -
 class Prefetch:
     """Batches that a thread makes ahead, in order. Its place is that of what was delivered, not of what was made.
 
-    Errors come where the batch would have come. `close()`, the end of a `with` block, or forgetting the object ends
+    Errors come where the batch would have come. `close()`, the end of a `with` block, or forgetting it ends
     the thread.
     """
 
@@ -920,7 +920,7 @@ def prefetch(
     batches: Iterator[Batch],  # such as `packed_batches(…)`
     depth: int = 2,  # batches that may wait
 ) -> Prefetch:
-    "The same batches, made by a thread while the last one is in use. Raises TypeError or ValueError for the depth."
+    "The same batches, made by a thread while the last is in use. Raises TypeError or ValueError for the depth."
     return Prefetch(batches, depth)
 
 # %% ../nbs/14_batches.ipynb #prepare-parts-export
@@ -1196,7 +1196,7 @@ def explore_batch(
     caption: str = "A row of a batch, and which of its tokens may see which.",  # below the figure
     label: str | None = None,  # for references, such as "fig-batch"
 ) -> Any:  # an `Explorer`, which a notebook displays
-    "An interactive figure: who sees whom, with and without documents and positions. Raises TypeError or ValueError."
+    "An interactive figure: who sees whom, with and without documents and positions. Raises TypeError, ValueError."
     from minillm.explorers import Explorer
     from minillm.figures import figure, heatmap
 

@@ -18,14 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .embedding import _check_sizes
+
 # %% ../nbs/25_block.ipynb #norms-export
-def _at_least_one(**sizes: int) -> None:
-    "Raise ValueError unless each size is a whole number of 1 or more."
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name}={size!r}, but a size is a whole number, 1 or more. Try {name}=64")
-
-
 def _check_width(x: Tensor, width: int, owner: str) -> None:
     "Raise ValueError unless the last axis of x has the width that a module was built for."
     if x.ndim < 1 or x.shape[-1] != width:
@@ -86,7 +81,7 @@ class RMSNorm(nn.Module):
         eps: float = 1e-6,  # added to the mean of the squares, under the root
     ) -> None:
         super().__init__()
-        _at_least_one(width=width)
+        _check_sizes(width=width)
         _check_eps(eps)
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(width))
@@ -119,7 +114,7 @@ class LayerNorm(nn.Module):
         bias: bool = True,  # is there a learned bias?
     ) -> None:
         super().__init__()
-        _at_least_one(width=width)
+        _check_sizes(width=width)
         _check_eps(eps)
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(width))
@@ -214,7 +209,7 @@ class MLP(nn.Module):
         dropout: float = 0.0,  # share of numbers set to 0 in training; here of the F hidden ones
     ) -> None:
         super().__init__()
-        _at_least_one(width=width, hidden=hidden)
+        _check_sizes(width=width, hidden=hidden)
         self.activation = _known_activation(activation)
         self.up_proj = nn.Linear(width, hidden, bias=bias)
         self.down_proj = nn.Linear(hidden, width, bias=bias)
@@ -246,7 +241,7 @@ class SwiGLU(nn.Module):
         activation: str = "silu",  # "gelu" makes it GEGLU, "relu" ReGLU, "sigmoid" GLU, "identity" bilinear
     ) -> None:
         super().__init__()
-        _at_least_one(width=width, hidden=hidden)
+        _check_sizes(width=width, hidden=hidden)
         self.activation = _known_activation(activation)
         self.gate_proj = nn.Linear(width, hidden, bias=bias)
         self.up_proj = nn.Linear(width, hidden, bias=bias)
@@ -271,7 +266,7 @@ def gated_hidden(
     Rounds up: 0.2 % more weights at D = 4096, but an eighth more at 64. Raises ValueError for sizes below 1.
     Shazeer 2020.
     """
-    _at_least_one(width=width, multiple_of=multiple_of)
+    _check_sizes(width=width, multiple_of=multiple_of)
     return -(-8 * width // (3 * multiple_of)) * multiple_of
 
 # %% ../nbs/25_block.ipynb #block-export

@@ -133,6 +133,9 @@ def file_blocks(
         raise CommandError(f"cannot read {name}: {error.strerror}{near_file(Path(path))}") from None
 
 # %% ../nbs/64_cli.ipynb #library-words
+_SAY_REPLACE: str = "Add --replace, or name another --out"
+
+
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
     "What the library raises about files and their contents becomes a `CommandError`; its warnings become notes."
@@ -142,7 +145,7 @@ def explained() -> Iterator[None]:
             yield
     except OSError as error:
         if error.strerror is None or error.filename is None:
-            message = str(error).replace("Say replace=True, or name another folder", "Add --replace, or name another --out")
+            message = str(error).replace("Say replace=True, or name another folder", _SAY_REPLACE)
             raise CommandError(message) from None
         raise CommandError(f"{error.filename}: {error.strerror}{near_file(Path(error.filename))}") from None
     except ValueError as error:
@@ -447,7 +450,8 @@ def readings(
 
     def read() -> Iterator[str]:
         documents = iter_documents(data, field=field, max_chars=4_000_000)
-        return watched(documents, f"pass {next(passes)} over {ascii(data)[1:-1] if not data.isprintable() else data}")
+        name = data if data.isprintable() else ascii(data)[1:-1]
+        return watched(documents, f"pass {next(passes)} over {name}")
 
     return read
 
@@ -497,7 +501,8 @@ def check_prepare(
         raise CommandError(f"--validation {options.validation:g} is no share from 0 to below 1; try 0.1", 2)
     if not options.out:
         raise CommandError("--out is empty; name a folder, such as --out tokens", 2)
-    if options.data == "-" or (Path(options.data).exists() and not os.path.isfile(options.data) | os.path.isdir(options.data)):
+    data = Path(options.data)
+    if options.data == "-" or (data.exists() and not data.is_file() and not data.is_dir()):
         raise CommandError("prepare reads text several times, so it cannot come by a pipe; save it to a file", 2)
 
 # %% ../nbs/64_cli.ipynb #prepare-command

@@ -25,6 +25,7 @@ from .block import MLP, Block, LayerNorm, RMSNorm, SwiGLU, activation, gated_hid
 from .embedding import Embedding, LearnedPositions, RelativeBias, SinusoidalPositions
 from .gqa import GroupedQueryAttention, _check_place, fused_attention
 from .rope import ALiBi, Llama3Scaling, LinearScaling, NTKScaling, RoPE, YaRNScaling, rope_frequencies
+from .tokenizer import write_whole
 
 # %% ../nbs/26_model.ipynb #config-checks
 _DERIVED: Any = None  # a field that follows from others, if it is not given
@@ -203,7 +204,7 @@ class _Record:
 
     def save(self, path: str | Path) -> None:
         "Write it as a JSON file."
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Any:

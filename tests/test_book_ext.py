@@ -129,6 +129,8 @@ def test_links_resolve_or_are_reported(project: Path) -> None:
         text
         == "{cite:t}`su2021` {term}`BPE <byte-pair encoding>` {ml-number}`3` {ml-number}`71 %` [`f`](#api-high-f)"
     )
+    named = "[a](#see/high.f) [b](#see/high.F) [c](#see/high.C.f) [d](#see/high)"
+    assert convention.prose(named, {}) == ("[a](#api-high-f) [b](#api-high-f-upper) [c](#api-high-c-f-upper) [d](#api-high-)", [])
     bad = [
         "[x](#nobody2020)",
         "[x](#term-nothing)",

@@ -4,6 +4,7 @@ import functools
 import importlib
 import sys
 import types
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,19 @@ def broken_module(name: str, old: str, new: str) -> types.ModuleType:
     copy.__file__, copy.__package__, copy.__spec__ = real.__file__, real.__package__, real.__spec__
     exec(compile(source.replace(old, new), real.__file__, "exec"), copy.__dict__)
     return copy
+
+
+def assert_noticed(
+    monkeypatch: pytest.MonkeyPatch, notebook: str, change: tuple[str, str], says: str = "cell 'test-", leave: Collection[str] = ()
+) -> None:
+    "A library with one wrong line fails a visible test of the chapter. The first that fails is enough."
+    chapter = Chapter.load(NBS / f"{notebook}.ipynb")
+    monkeypatch.setitem(sys.modules, f"minillm.{chapter.module}", broken_module(chapter.module, *change))
+    run = Run(chapter)
+    with pytest.raises(CellFailed, match=says):
+        for cell in chapter.tests:
+            if cell.id not in leave:
+                run.through(cell.id)
 
 
 def failures(chapter: Chapter) -> dict[str, str]:

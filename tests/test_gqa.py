@@ -4,7 +4,6 @@ and Mistral; every layout of documents, padding and windows equal to one documen
 
 import itertools
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_attention import with_gradients
 from torch import Tensor, nn
 
 import minillm.gqa as gqa
@@ -45,14 +45,6 @@ def heads(seed: int, B: int, N: int, K: int, T: int, S: int, H: int = 4, dtype: 
     generator = torch.Generator().manual_seed(seed)
     shapes = ((B, N, T, H), (B, K, S, H), (B, K, S, H))
     return [torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for shape in shapes]
-
-
-def with_gradients(function: Callable[..., Tensor], *given: Tensor) -> tuple[Tensor, ...]:
-    "The result, and the gradient in each input of a fixed mixture of it."
-    fresh = [x.detach().clone().requires_grad_() for x in given]
-    out = function(*fresh)
-    weigh = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out).to(out.dtype)
-    return out.detach(), *torch.autograd.grad((out * weigh).sum(), fresh)
 
 
 def repeated(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:

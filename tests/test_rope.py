@@ -5,17 +5,16 @@ devices and copies; errors; and mutants, each caught by a visible test of the ch
 import copy
 import io
 import math
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from chapters import NBS, CellFailed, Chapter, Run, chapter_function
+from chapters import chapter_function
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_chapters import broken_module
+from test_chapters import assert_noticed
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -732,15 +731,9 @@ MUTANTS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:can.t resolve package:ImportWarning")
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_chapter_catches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    "A library with one wrong line fails a visible test of the chapter. The first that fails is enough."
-    monkeypatch.setitem(sys.modules, "minillm.rope", broken_module("rope", *MUTANTS[name]))
-    run = Run(Chapter.load(NBS / "23_rope.ipynb"))
-    with pytest.raises(CellFailed, match="cell '(test-|mixed-up|decay|scalings-seen)"):
-        for cell in run.chapter.tests:
-            run.through(cell.id)
+    assert_noticed(monkeypatch, "23_rope", MUTANTS[name], "cell '(test-|mixed-up|decay|scalings-seen)")
 
 
 @pairings

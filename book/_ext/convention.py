@@ -133,7 +133,7 @@ class Convention:
                 return f"[{text}](#{rest})"
             if rest.startswith("cell/"):
                 return f"[{text}](#cell-{rest[5:]})"
-            return f"[{text}](#{link_target(label(*rest.split('.', 1)))})"
+            return f"[{text}](#{link_target(label(*rest.partition('.')[::2]))})"
         if target.startswith("term-"):
             if target[5:] not in self.terms:
                 raise Trouble(f"the glossary has no term for {target!r}")

@@ -55,13 +55,13 @@ def checks(packed_row):
         x, y, documents, positions = got
         if x[: len(texts[0])] == texts[0] and x[0] != end:
             mistake(
-                f"{where} the row begins with the first id; each text begins with the end token, so that it can be predicted"
+                f"{where} the row begins with the first id; each text begins with the end token, which predicts it"
             )
         if positions == [t if d >= 0 else -1 for t, d in enumerate(documents)] and len(texts) > 1:
             mistake(f"{where} positions run on; they start again at 0 with each text")
         if y[:-1] == x[1:] and y != right[1]:
             mistake(
-                f"{where} y is x moved by one over everything, padding too; where no token follows, the target is -100"
+                f"{where} y is x moved by one everywhere, padding too; where no token follows, it is -100"
             )
         if [t for t in y if t != -100].count(end) < len(texts) and end not in sum(texts, []):
             mistake(f"{where} a text's last target is missing: after its last id comes the end token")
@@ -104,9 +104,9 @@ from minillm.exercises import expect, mistake
 
 hints = [
     "Keep two lists: the rows, and how much room each has left.",
-    "`next((r for r, left in enumerate(room) if left >= length), len(rows))` is the first row with room, or a new one.",
+    "`next((r for r, left in enumerate(room) if left >= length), len(rows))` is the first with room, or a new.",
 ]
-well_done = "Compare its padding with that of pack_best_fit on the lengths of this chapter. Does sorting help first fit, too?"
+well_done = "Compare its padding with pack_best_fit's on the lengths of this chapter. Does sorting help it, too?"
 
 
 def first_fit(lengths, context, strict=False, best=False, sort=False, last=False):
@@ -207,9 +207,7 @@ def checks(undo_rounds):
                 try:
                     got = tuple(undo_rounds(a, b, functions))
                 except IndexError:
-                    mistake(
-                        "a function was given a number that is no half; it is asked for the old right, which is the new left"
-                    )
+                    mistake("the function was given a number that is no half; it is asked for the new left")
                 if got == (left, right):
                     continue
                 where = f"after {count} rounds"

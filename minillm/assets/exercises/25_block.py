@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from types import MappingProxyType
 from typing import Any
+from minillm.embedding import _check_sizes
 from minillm.block import ACTIVATIONS, Block, LayerNorm, MLP, RMSNorm, SwiGLU, activation, gated_hidden, relu_squared
 
 # %% exercise 25-a {"title": "A norm that survives 16 bits", "answer": "def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor: ...", "returns": true}

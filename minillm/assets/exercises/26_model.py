@@ -16,6 +16,7 @@ from minillm.block import MLP, Block, LayerNorm, RMSNorm, SwiGLU, activation, ga
 from minillm.embedding import Embedding, LearnedPositions, RelativeBias, SinusoidalPositions
 from minillm.gqa import GroupedQueryAttention, _check_place, fused_attention
 from minillm.rope import ALiBi, Llama3Scaling, LinearScaling, NTKScaling, RoPE, YaRNScaling, rope_frequencies
+from minillm.tokenizer import write_whole
 from minillm.model import LanguageModel, ModelConfig, PRESETS, activation_bytes, draw_model, flops_by_part, init_weights, parameters_by_part, saved_bytes, training_bytes
 
 # %% exercise 26-a {"title": "Count Llama", "answer": "def count_parameters(V: int, D: int, L: int, N: int, K: int, F: int) -> int: ...", "returns": true}
