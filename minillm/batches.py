@@ -62,24 +62,18 @@ class Batch:
     x: Tensor  # ids, int64; 0 in padding
     y: Tensor  # the id that follows each, int64; −100 where none does
     weight: Tensor | None = None  # how much each target counts, float32; 0 in padding. None: all alike
-    documents: Tensor | None = (
-        None  # number of the text within its row, int64; −1 in padding. None: one text a row
-    )
-    positions: Tensor | None = None  # place in its text, int64; −1 in padding. None: 0 to T−1
+    documents: Tensor | None = None  # number of the text or piece in its row, int64; −1: padding. None: one a row
+    positions: Tensor | None = None  # place in its text or piece, int64; −1: padding. None: 0 to T−1
 
     def __post_init__(self) -> None:
+        shape = tuple(self.x.shape) if isinstance(self.x, Tensor) else "torch.tensor([[7, 1]])"
         for field in fields(self):
-            value, wanted = (
-                getattr(self, field.name),
-                torch.float32 if field.name == "weight" else torch.int64,
-            )
+            value, wanted = getattr(self, field.name), torch.float32 if field.name == "weight" else torch.int64
             if value is None and field.name not in ("x", "y"):
                 continue
             found = (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else type(value).__name__
-            if self.x.ndim != 2 or found != (tuple(self.x.shape), wanted):
-                raise ValueError(
-                    f"{field.name} is {found}, expected (B,T) of {wanted}, as x: {tuple(self.x.shape)}"
-                )
+            if len(shape) != 2 or found != (shape, wanted):
+                raise ValueError(f"{field.name} is {found}, expected a tensor (B,T) of {wanted}, as x: {shape}")
 
     @property
     def n_tokens(self) -> int:
@@ -90,7 +84,7 @@ class Batch:
         self,
         device: torch.device | str,  # such as "cuda"
         *,
-        non_blocking: bool = False,  # as in `Tensor.to`
+        non_blocking: bool = False,  # as in `Tensor.to`: of use only from pinned memory
     ) -> Self:
         "The same batch on a device."
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -115,9 +109,8 @@ def _at_least_one(**given: int | None) -> None:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(
-                f"{name} is {value!r} of type {type(value).__name__}; expected a whole number, such as 8"
-            )
+            kind = type(value).__name__
+            raise TypeError(f"{name} is {value!r} of type {kind}; expected a whole number of type int, such as 8")
         if value < 1:
             raise ValueError(f"{name}={value}; expected at least 1, such as {name}=8")
 
@@ -312,21 +305,32 @@ def _write_numbers(path: Path, place: int, numbers: np.ndarray) -> None:
         os.fsync(file.fileno())  # on the disk, not only on its way
 
 
+def _sync_folders(*folders: Path) -> None:
+    "The names of new and moved files on the disk, too, where the system can: fsync(2) of a file leaves them out."
+    for folder in folders:
+        with contextlib.suppress(OSError):  # Windows opens no folder, and some file systems refuse
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
 def _write_header(path: Path, header: StoreHeader) -> None:
     "Replace the header in one step: before it the store holds the old texts, after it the new. Raises OSError."
     with _explained(path / _HEADER):
+        _sync_folders(path, path.parent)
         write_whole(path / _HEADER, json.dumps(asdict(header), indent=1) + "\n")
+        _sync_folders(path)
 
 
 def _start_store(path: Path, tokenizer: Vocabulary, text: str) -> None:
-    "Write the files of an empty store. Raises OSError, or ValueError without an end token."
+    "Write the files of an empty store into a folder. Raises OSError, or ValueError without an end token."
     special = tokenizer.special_tokens
     if END_OF_TEXT not in special:
         raise ValueError(f"{tokenizer} has no {END_OF_TEXT!r} to end texts with; add it to special_tokens")
     sizes = np.array([len(data) for data in tokenizer.token_bytes], "<u4")
     sizes[list(special.values())] = 0  # a special token is no text
-    with _explained(path):
-        path.mkdir(parents=True, exist_ok=True)
     _write_numbers(path / "token_bytes.bin", 0, sizes)
     header = StoreHeader(len(sizes), special[END_OF_TEXT], tokenizer_hash(tokenizer), text)
     _write_header(path, replace(header, token_bytes_sum=zlib.crc32(sizes.tobytes())))
@@ -499,9 +503,10 @@ class TokenStore(StoredTokens):
         text: str = "",  # version of the text, kept in `header.text`
     ) -> Self:
         "An empty store. Raises OSError, FileExistsError if there is one, ValueError without an end token."
-        if Path(path, _HEADER).exists():
-            raise FileExistsError(f"{path} holds a store; TokenStore.open it, or remove the folder first")
-        _start_store(Path(path), tokenizer, text)
+        with _one_writer(Path(path)):
+            if Path(path, _HEADER).exists():
+                raise FileExistsError(f"{path} holds a store; TokenStore.open it, or remove the folder first")
+            _start_store(Path(path), tokenizer, text)
         return cls(path)
 
     @classmethod
@@ -582,7 +587,7 @@ def _scramble(x: np.ndarray) -> np.ndarray:
 def _round_keys(size: int, seed: Sequence[int]) -> np.ndarray:
     "Eight keys, others for each seed. Raises ValueError."
     if not seed or any(type(part) is not int or not 0 <= part < 2**64 for part in seed) or size > 2**62:
-        raise ValueError(f"size={size}, seed={seed}; expected at most 2**62, and whole numbers below 2**64, say 7")
+        raise ValueError(f"size={size}, seed={seed}; expected at most 2**62, whole numbers below 2**64 (int)")
     words = [len(seed), *(word for part in seed for word in (part % 2**32, part >> 32))]  # no two seeds alike
     return np.random.SeedSequence(words).generate_state(8, np.uint64)
 
@@ -688,7 +693,7 @@ def _plan(store: StoredTokens, kind: str, seed: int | None, **options: Any) -> d
     if not len(store):
         raise ValueError(f"{store.path} holds no tokens; append documents first")
     if seed is not None and (type(seed) is not int or seed < 0):
-        raise ValueError(f"seed={seed!r}, expected a whole number of at least 0")
+        raise ValueError(f"seed={seed!r}; expected a whole number of type int, at least 0, such as 7")
     return {
         "kind": kind,
         "store": f"{len(store)} tokens, {store.header.ids_sum:08x}",
@@ -764,7 +769,7 @@ def packed_batches(
     seed: int | None = 0,  # of the order of texts and rows; None: as stored
     strategy: Strategy = "best_fit",  # or "sequential": hardly any padding, but rows cut texts
     long: Long = "split",  # what becomes of texts longer than a row
-    pool: int = 1024,  # texts that are packed together
+    pool: int = 1024,  # texts that are packed together; the last row of each pool may have room left
     epochs: int | None = None,  # end after so many; the last batch may then have fewer rows
 ) -> BatchStream:
     "Several texts a row, with `documents` and `positions` to keep them apart. Raises TypeError or ValueError."
@@ -789,8 +794,8 @@ def bucketed_batches(
     context: int | None = None,  # the longest row; None: no text is cut
     seed: int | None = 0,  # of the order; None: as stored, but sorted by length within a pool
     long: Long = "split",  # what becomes of texts longer than `context`
-    multiple: int = 8,  # T is rounded up to a multiple of it
-    pool: int = 1024,  # texts that are sorted by length together
+    multiple: int = 8,  # T is rounded up to a multiple of it, but never above `context`
+    pool: int = 1024,  # texts that are sorted by length together; the longest may make a smaller batch
     epochs: int | None = None,  # end after so many
 ) -> BatchStream:
     "One text a row, texts of like length together, padded to the longest. Raises TypeError or ValueError."
@@ -1001,6 +1006,7 @@ def _settle(out: Path) -> None:
             with _explained(place):
                 place.parent.mkdir(exist_ok=True)
                 os.replace(path, place)
+        _sync_folders(out, out / "train", out / "validation")
         _clear(ready)
 
 
@@ -1137,7 +1143,9 @@ def _write_all(
         with _explained(out):
             tokenizer.save(work)
             write_whole(work / "report.json", json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+            _sync_folders(work)
             os.replace(work, out / _READY)
+            _sync_folders(out)
     except Exception:
         _clear(work)
         raise
@@ -1200,7 +1208,7 @@ def explore_batch(
     from minillm.explorers import Explorer
     from minillm.figures import figure, heatmap
 
-    _at_least_one(context=context)
+    _at_least_one(context=context, B=len(batch.x), T=batch.x.shape[1])
     rows = [_slots(batch, row, tokens, context) for row in range(min(8, len(batch.x)))]
     place, text = (np.array([slot[name] for slot in rows[0]]) for name in ("position", "document"))
     drawn: Any = figure(width=4.6, height=4.2)

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import pickle
+import stat
 import threading
 import time
 from collections import Counter
@@ -40,6 +41,7 @@ from minillm.batches import (
     shuffled,
     tokenizer_hash,
 )
+from minillm.rope import RoPE
 from minillm.tokenizer import END_OF_TEXT, Tokenizer
 
 LETTERS = Tokenizer({byte: bytes([byte]) for byte in range(256)}, [], [END_OF_TEXT])
@@ -51,6 +53,14 @@ SLOW = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 DOCUMENTS = st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=40), min_size=1, max_size=30)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_waiting() -> Iterator[None]:
+    "No test can see what a disk holds after a loss of power, so none waits for it; the steps are counted below."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 def fresh(folder: Path, documents: list[list[int]], tokenizer: Tokenizer = LETTERS) -> TokenStore:
@@ -81,9 +91,23 @@ def test_batch_refuses_what_does_not_fit() -> None:
             Batch(**{"x": x, "y": x, name: wrong})
     with pytest.raises(AttributeError):
         Batch(x, x).x = x
+    for wrong in ([[1]], np.zeros((2, 3), int), None):
+        with pytest.raises(ValueError, match=r"x is \w+, expected a tensor \(B,T\).*torch.tensor\(\[\[7, 1\]\]\)"):
+            Batch(wrong, wrong)
     moved = Batch(x, x, weight=torch.ones(2, 3)).to("meta")
     assert moved.x.device.type == moved.weight.device.type == "meta" and moved.documents is None
     assert Batch(x, x) != Batch(x, x) and Batch(x, torch.full_like(x, IGNORED)).n_tokens == 0
+
+
+def test_a_batch_moves_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    to = torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, *given, **named: told.append((given, named)) or to(x, *given, **named))
+    x = torch.zeros(2, 3, dtype=torch.int64)
+    for non_blocking in (True, False):
+        Batch(x, x, documents=x).to("cpu", non_blocking=non_blocking)
+        assert told == [(("cpu",), {"non_blocking": non_blocking})] * 3
+        told.clear()
 
 
 # ---- packing
@@ -316,6 +340,32 @@ def test_rows_and_texts_are_shuffled(tmp_path: Path) -> None:
     assert next(plain).y[0].tolist()[: len(store)] == store.ids.tolist()
 
 
+def order_of(rows: list[int], before: list[int]) -> tuple[int, ...]:
+    "Which place of `before` each row comes from: the shuffle of the rows, whatever the shuffle of the texts."
+    assert sorted(rows) == sorted(before)
+    return tuple(before.index(row) for row in rows)
+
+
+@pytest.mark.parametrize("name", ["best fit", "sequential", "bucketed"])
+def test_each_group_of_each_epoch_has_an_order_of_its_own(tmp_path: Path, name: str) -> None:
+    "Texts that fill a row each, 4 groups of 50: the order of the rows within a group, beside that of the texts."
+    store = fresh(tmp_path, [[k] * 7 for k in range(200)])
+    rows = [row[1] for batch in STREAMS[name](store, 1, 8, pool=50, seed=3, epochs=2) for row in batch.x.tolist()]
+    assert len(rows) == 400 and sorted(rows[:200]) == sorted(rows[200:]) == list(range(200))
+    texts = [shuffled(np.arange(200), 200, 3, epoch).tolist() for epoch in (0, 1)]
+    assert texts[0] != texts[1]
+    orders = [order_of(rows[k : k + 50], (texts[0] + texts[1])[k : k + 50]) for k in range(0, 400, 50)]
+    assert len({*orders, tuple(range(50))}) == 9
+
+
+def test_bucketed_batches_come_in_any_order(tmp_path: Path) -> None:
+    store = fresh(tmp_path, [[1] * n for n in range(1, 101)])
+    widths = [batch.x.shape[1] for batch in bucketed_batches(store, 4, multiple=1, epochs=1)]
+    assert sorted(widths) == [4 * k + 5 for k in range(25)] != widths
+    plain = [batch.x.shape[1] for batch in bucketed_batches(store, 4, multiple=1, seed=None, epochs=1)]
+    assert plain == sorted(widths)
+
+
 def test_two_pieces_of_one_text_in_a_row_stay_apart(tmp_path: Path) -> None:
     store = fresh(tmp_path, [list(range(14))])  # 15 targets: pieces of 10 and 5, and a row of 10
     batch = build_batch(store, [[(10, 15), (0, 5)]], 10)
@@ -340,6 +390,20 @@ def test_windows(tmp_path: Path, documents: list[list[int]], context: int, size:
     missing = Counter(stream[1:]) - Counter(token for y in rows for token in y)
     assert not Counter(token for y in rows for token in y) - Counter(stream[1:])  # nothing twice
     assert missing.total() <= 2 * (context - 1)
+
+
+def test_no_window_of_an_epoch_is_lost(tmp_path: Path) -> None:
+    "Also where there are more than a group of 4,096; and the next epoch has another order."
+    store = fresh(tmp_path, [[k // 256 % 256, k % 256] for k in range(3000)])
+    batches = random_batches(store, 100, 1, order="epoch", epochs=2)
+    found = torch.cat([batch.y.flatten() for batch in batches])
+    one, two = found[: len(store)], found[len(store) :]
+    assert torch.equal(one.sort().values, torch.tensor(store.ids.astype(np.int64)).sort().values)
+    assert torch.equal(one.sort().values, two.sort().values) and not torch.equal(one, two)
+
+    wide = fresh(tmp_path, [list(range(k, k + 9)) for k in range(100)])  # 100 windows of 10; the first begins anywhere
+    starts = [batch.y.tolist() for batch in islice(random_batches(wide, 99, 10, order="epoch"), 2)]
+    assert len({tuple(sorted(range(99), key=lambda k: rows[k])) for rows in starts}) == 2
 
 
 def test_windows_begin_everywhere(tmp_path: Path) -> None:
@@ -368,6 +432,10 @@ def test_streams_refuse_what_cannot_be(tmp_path: Path) -> None:
             make(store, 2, 2, seed=-1)
         with pytest.raises(ValueError, match="append documents first"):
             make(TokenStore.create(tmp_path / f"empty {make.__name__}", LETTERS), 2, 2)
+        with pytest.raises(TypeError, match=r"context is .*4.* of type int64; expected a whole number of type int"):
+            make(store, 2, np.int64(4))
+        with pytest.raises(ValueError, match="expected a whole number of type int, at least 0"):
+            make(store, 2, 2, seed=np.int64(4))
     for call, words in (
         (lambda: random_batches(store, 2, 2, order="shuffled"), "one of 'random', 'epoch'"),
         (lambda: random_batches(store, 2, 2, epochs=2), 'try order="epoch"'),
@@ -413,7 +481,7 @@ def test_masks_are_those_of_chapter_22(
 @given(documents=DOCUMENTS, context=st.integers(2, 24))
 @SLOW
 def test_packed_is_one_text_at_a_time(tmp_path: Path, name: str, documents: list[list[int]], context: int) -> None:
-    "Attention over a packed row gives each stretch what it gets alone; without documents, or with running positions, it does not."
+    "Attention over a packed row gives each stretch what it gets alone."
     store = fresh(tmp_path, documents)
     generator = torch.Generator().manual_seed(0)
     double = {"generator": generator, "dtype": torch.float64}  # so that rounding cannot look like a leak
@@ -433,6 +501,31 @@ def test_packed_is_one_text_at_a_time(tmp_path: Path, name: str, documents: list
                 expected = look(torch.tensor([x]), alone, mask_rule(alone))[0]
                 torch.testing.assert_close(row[r, begin : begin + len(x)], expected, atol=1e-5, rtol=1e-5)
                 begin += len(x)
+
+
+@pytest.mark.parametrize("rotary", [True, False])
+def test_what_keeps_texts_apart(tmp_path: Path, rotary: bool) -> None:
+    "A vector for each place: documents and positions that start again. Rotary positions: documents are enough."
+    double: Any = {"generator": torch.Generator().manual_seed(0), "dtype": torch.float64}
+    what, where, mix = torch.randn(257, 8, **double), torch.randn(20, 8, **double), torch.randn(3, 8, 8, **double) / 8**0.5
+    turn = RoPE(8)
+
+    def look(ids: torch.Tensor, positions: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
+        x = what[ids] if rotary else what[ids] + where[positions]
+        q, k, v = ((x @ m)[:, None] for m in mix)
+        if rotary:
+            q, k = turn(q, positions), turn(k, positions)
+        mask = causal_mask(torch.arange(ids.shape[1])[None]) & document_mask(documents)
+        return scaled_dot_product_attention(q, k, v, mask=mask)[0, 0]
+
+    store = fresh(tmp_path, [list(b"eleven char"), list(b"another")])
+    batch = next(packed_batches(store, 1, 20, seed=None, strategy="sequential"))
+    running, one = torch.arange(20)[None], torch.zeros(1, 20, dtype=torch.int64)
+    alone = look(batch.x[:, 12:], running[:, :8], one[:, :8])
+    for documents, positions in ((d, p) for d in (batch.documents, one) for p in (batch.positions, running)):
+        change = (look(batch.x, positions, documents)[12:] - alone).abs().max()
+        right = documents is batch.documents and (rotary or positions is batch.positions)
+        assert change < 1e-4 if right else change > 0.1
 
 
 # ---- a place in the stream
@@ -488,6 +581,8 @@ def test_a_place_of_another_stream_is_refused(tmp_path: Path) -> None:
             make(store, 3, 4),
             make(store, 2, 4, seed=1),
             *([make(store, 2, 5)] if name != "bucketed, whole" else []),
+            *([make(store, 2, 4, pool=7), make(store, 2, 4, long="end")] if name in TEXTS else []),
+            *([bucketed_batches(store, 2, context=4, multiple=3)] if name == "bucketed" else []),
         ):
             with pytest.raises(ValueError, match="was saved with"):
                 changed.load_state_dict(state)
@@ -722,6 +817,10 @@ def test_creating(tmp_path: Path) -> None:
         TokenStore.create(tmp_path / "file", LETTERS)
     assert list(TokenStore.create(tmp_path / "a" / "b", LETTERS).ids) == []
     TokenStore.create(tmp_path / "c", LETTERS)
+    with minillm.batches._one_writer(tmp_path / "c"):  # somebody is creating or appending
+        with pytest.raises(BlockingIOError, match="is being written by another process or thread"):
+            TokenStore.create(tmp_path / "c", LETTERS)
+    assert not (tmp_path / "without").exists()
     (tmp_path / "c" / "store.json").unlink()  # a kill before the header
     assert TokenStore.create(tmp_path / "c", LETTERS).n_documents == 0
 
@@ -862,8 +961,9 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, moment: int) -> list[str]:
 
         return step
 
-    for name in ("replace", "fsync"):
-        monkeypatch.setattr(os, name, counted(name, getattr(os, name)))
+    file, folder = (counted(name, os.fsync) for name in ("fsync", "folder"))
+    monkeypatch.setattr(os, "fsync", lambda handle: (folder if stat.S_ISDIR(os.fstat(handle).st_mode) else file)(handle))
+    monkeypatch.setattr(os, "replace", counted("replace", os.replace))
     monkeypatch.setattr(minillm.batches, "_write_numbers", counted("numbers", minillm.batches._write_numbers))
     monkeypatch.setattr(minillm.batches.shutil, "rmtree", counted("rmtree", minillm.batches.shutil.rmtree))
     return passed
@@ -885,7 +985,8 @@ def test_a_kill_at_any_step_of_append(tmp_path: Path, monkeypatch: pytest.Monkey
         found.append([[7]])
         assert TokenStore.open(store.path).document(found.n_documents - 1).tolist() == [7]
         if not died:
-            assert passed == ["numbers", "fsync", "numbers", "fsync", "fsync", "replace"]  # the header last
+            numbers = ["numbers", "fsync"] * 2
+            assert passed == [*numbers, "folder", "folder", "fsync", "replace", "folder"]  # the header last
             return
     pytest.fail("append never ended")
 
@@ -1136,6 +1237,21 @@ def test_no_side_stays_empty(tmp_path: Path) -> None:
     assert not (tmp_path / "d").exists()
 
 
+def test_how_the_text_is_split(tmp_path: Path) -> None:
+    "Whole documents once about ten of them go to validation; below, one that fell to it by chance would weigh too much."
+    for count, way in ((9, "tails"), (99, "tails"), (100, "documents")):
+        made = prepare(STORIES[:count], tmp_path / str(count), tokenizer=LETTERS, validation=0.1)
+        assert made.report["split"] == way
+
+
+def test_long_documents_come_in_pieces(tmp_path: Path) -> None:
+    text = "".join(f"line {k}\n" for k in range(500))
+    made = prepare([text], tmp_path / "pieces", tokenizer=LETTERS, validation=0, max_chars=1000)
+    whole = prepare([text], tmp_path / "whole", tokenizer=LETTERS, validation=0)
+    assert "".join(contents(made)["train"]).split() == "".join(contents(whole)["train"]).split() == text.split()
+    assert made.train.n_documents >= 4 and whole.train.n_documents == 1
+
+
 def test_a_text_that_changes_meanwhile(tmp_path: Path) -> None:
     calls = iter(range(100))
     with pytest.raises(ValueError, match="the text changed while it was read"):
@@ -1174,6 +1290,24 @@ def test_a_kill_at_any_step_of_prepare(tmp_path: Path, monkeypatch: pytest.Monke
     assert texts[len(old)] > 10 and texts[len(new)] > 5
 
 
+def test_clearing_takes_what_is_ours_and_the_mark_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, mark, remove = tmp_path / "work", tmp_path / "work" / "written by minillm", minillm.batches.shutil.rmtree
+    (work / "train").mkdir(parents=True)
+    (work / "chapter.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(FileExistsError, match="is not from prepare"):
+        minillm.batches._clear(work)
+    assert (work / "chapter.txt").exists()
+    mark.touch()
+
+    def watched(path: Path, **named: Any) -> None:
+        assert mark.exists()
+        remove(path, **named)
+
+    monkeypatch.setattr(minillm.batches.shutil, "rmtree", watched)
+    minillm.batches._clear(work)
+    assert not work.exists()
+
+
 def test_opening_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="prepare"):
         Prepared.open(tmp_path)
@@ -1206,3 +1340,6 @@ def test_the_explorer_is_given_what_the_batch_holds(tmp_path: Path) -> None:
     ]
     with pytest.raises(ValueError, match="context=0"):
         explore_batch(batch, LETTERS, context=0)
+    for empty, words in ((batch.x[:0], "B=0"), (batch.x[:, :0], "T=0")):
+        with pytest.raises(ValueError, match=f"{words}; expected at least 1"):
+            explore_batch(Batch(empty, empty), LETTERS)

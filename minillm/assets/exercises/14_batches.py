@@ -248,6 +248,7 @@ planted = {
 
 # %% exercise 14-d {"title": "Mend it", "answer": "def total_loss(parts: list[tuple[Tensor, Tensor]]) -> Tensor: ...", "returns": true}
 import torch
+from torch import Tensor
 
 from minillm.exercises import expect, mistake
 
@@ -261,7 +262,21 @@ hints = [
 def checks(total_loss):
     generator = torch.Generator().manual_seed(0)
     losses = torch.rand(6, 5, generator=generator) + 1
-    weight = (torch.rand(6, 5, generator=generator) < torch.linspace(0.1, 0.9, 6)[:, None]).float()
+    some = torch.rand(6, 5, generator=generator) < torch.linspace(0.1, 0.9, 6)[:, None]
+    weight = some * torch.tensor([1.0, 0.25, 0.5, 1.0, 0.125])
+    if not isinstance(total_loss([(losses, weight)]), Tensor):
+        mistake("the result is a number and has no gradient; make it of the losses, without float() or item()")
+    check_cuts(total_loss, losses, weight)
+    little = torch.zeros(6, 5)
+    little[2, 1], little[4, 4] = 0.25, 0.125
+    if torch.isclose(torch.as_tensor(total_loss([(losses, little)])), (losses * little).sum(), atol=1e-5):
+        mistake("all weights together are 0.375, and you divided by 1; only 0 needs a guard")
+    check_gradient(total_loss, losses, little, "when all weights together are 0.375")
+    check_gradient(total_loss, losses, weight, "for random weights")
+    check_gradient(total_loss, losses, torch.zeros(6, 5), "when nothing counts")
+
+
+def check_cuts(total_loss, losses, weight):
     right = (losses * weight).sum() / weight.sum()
     for sizes in ((6,), (3, 3), (1, 5), (2, 2, 2)):
         parts = list(zip(losses.split(sizes), weight.split(sizes)))
@@ -269,20 +284,30 @@ def checks(total_loss):
         if torch.isclose(got, right, atol=1e-5):
             continue
         where = f"for parts of {sizes} rows"
-        mean = sum((a * w).mean() for a, w in parts) / len(parts)
-        means = sum((a * w).sum() / w.sum() for a, w in parts) / len(parts)
-        rows = ((losses * weight).sum(-1) / weight.sum(-1).clamp(min=1)).mean()
-        if torch.isclose(got, mean, atol=1e-5):
-            mistake(f"{where} padding is counted: the sum was divided by the number of slots, not of targets")
-        if torch.isclose(got, means, atol=1e-5):
-            mistake(
-                f"{where} each part counts alike, whatever it holds; divide once, by the weights of all parts"
-            )
-        if torch.isclose(got, rows, atol=1e-5):
-            mistake(f"{where} each row counts alike; the mean is over targets")
+        known = {
+            "padding is counted: the sum was divided by the number of slots, not of targets": wrong_slots,
+            "each part counts alike, whatever it holds; divide once, by the weights of all parts": wrong_parts,
+            "each row counts alike; the mean is over targets": wrong_rows,
+            "a target of weight 0.25 counts as a whole one": wrong_whole,
+            "weighted losses were divided by the number of targets; divide by the sum of weights": wrong_number,
+        }
+        for words, wrong in known.items():
+            if torch.isclose(got, wrong(parts), atol=1e-5):
+                mistake(f"{where} {words}")
         expect(False, f"{where} the loss is {right:.4f}, yours is {float(got):.4f}")
-    nothing = torch.as_tensor(total_loss([(losses, torch.zeros(6, 5))]))
-    expect(nothing == 0, f"when nothing counts the loss is 0, yours is {float(nothing)}")
+
+
+def check_gradient(total_loss, losses, weight, where):
+    "The loss, and what `backward` says of it: each target's share of all weights."
+    losses, total = losses.clone().requires_grad_(), weight.sum().clamp(min=1e-30)
+    right = (losses * weight).sum().detach() / total
+    got = total_loss([(losses[:2], weight[:2]), (losses[2:], weight[2:])])
+    if not (isinstance(got, Tensor) and got.requires_grad):
+        mistake(f"{where} the result has no gradient; make it of the losses alone")
+    expect(torch.isclose(got, right, atol=1e-5), f"{where} the loss is {right:.4f}, yours is {got.item():.4f}")
+    got.backward()
+    words = f"{where} the gradient of each loss is its weight over the sum of all weights"
+    expect(torch.allclose(losses.grad, weight / total, atol=1e-5), f"{words}; yours is {losses.grad.tolist()}")
 
 
 def wrong_slots(parts):
@@ -298,8 +323,33 @@ def wrong_rows(parts):
     return torch.cat(rows).mean()
 
 
+def wrong_whole(parts):
+    return sum(a[w > 0].sum() for a, w in parts) / sum((w > 0).sum() for _, w in parts).clamp(min=1)
+
+
+def wrong_number(parts):
+    return sum((a * w).sum() for a, w in parts) / sum((w > 0).sum() for _, w in parts).clamp(min=1)
+
+
+def wrong_guard(parts):
+    return sum((a * w).sum() for a, w in parts) / sum(w.sum() for _, w in parts).clamp(min=1)
+
+
+def wrong_float(parts):
+    return float(sum((a * w).sum() for a, w in parts) / sum(w.sum() for _, w in parts).clamp(min=1e-30))
+
+
+def wrong_nothing(parts):
+    return (sum((a * w).sum() for a, w in parts) / sum(w.sum() for _, w in parts)).nan_to_num()
+
+
 planted = {
     wrong_slots: "padding is counted",
     wrong_parts: "each part counts alike",
     wrong_rows: "each row counts alike",
+    wrong_whole: "counts as a whole one",
+    wrong_number: "divide by the sum of weights",
+    wrong_guard: "you divided by 1",
+    wrong_float: "has no gradient",
+    wrong_nothing: "when nothing counts the gradient",
 }
