@@ -34,8 +34,7 @@ from minillm.corpus import (
     Field,
     QualityReport,
     TextTally,
-    _is_at,
-    _lock,
+    _try_lock,
     corpus_version,
     iter_documents,
     split_of,
@@ -276,22 +275,17 @@ def _one_writer(folder: Path) -> Iterator[None]:
     new, path = not folder.exists(), folder / _WRITING
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    while True:
-        with _explained(path):
-            file = open(path, "ab")
-        with file:
-            if not _lock(file):
+    try:
+        with contextlib.ExitStack() as held:
+            with _explained(path):
+                free = held.enter_context(_try_lock(path))
+            if not free:
                 raise BlockingIOError(f"{folder} is being written by another process or thread; wait for it")
-            if _is_at(file, path):  # the one before us may have removed it
-                try:
-                    yield
-                finally:
-                    with contextlib.suppress(OSError):  # Windows keeps an open file
-                        path.unlink()
-                    if new:
-                        with contextlib.suppress(OSError):
-                            folder.rmdir()  # if nothing was written
-                return
+            yield
+    finally:
+        if new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if nothing was written
 
 
 def _write_numbers(path: Path, place: int, numbers: np.ndarray) -> None:

@@ -1325,17 +1325,30 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 
 
 @contextmanager
+def _try_lock(path: Path) -> Iterator[bool]:
+    "True, and `path` is a lock that we hold during the block; or False, and another has it. Raises OSError."
+    while True:
+        with open(path, "ab") as file:
+            if not _lock(file):
+                yield False
+                return
+            if _is_at(file, path):  # else the one before us has just removed it
+                try:
+                    yield True
+                finally:
+                    with suppress(OSError):  # Windows keeps an open file
+                        path.unlink()
+                return
+
+
+@contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
     "The block runs in one thread or process at a time, with `path` as the lock; the others wait for it."
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with open(path, "ab") as file:
-            if _lock(file) and _is_at(file, path):  # the one before us may have removed it
-                try:
-                    yield
-                finally:
-                    with suppress(OSError):  # Windows keeps an open file
-                        path.unlink()
+        with _try_lock(path) as free:
+            if free:
+                yield
                 return
         time.sleep(0.05)
 

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from torch import Tensor
 from typing import Any, Literal, Self, TypeAlias
-from minillm.corpus import Field, QualityReport, TextTally, _is_at, _lock, corpus_version, iter_documents, split_of, split_tail
+from minillm.corpus import Field, QualityReport, TextTally, _try_lock, corpus_version, iter_documents, split_of, split_tail
 from minillm.tokenizer import END_OF_TEXT, Tokenizer, Vocabulary, parse_json, read_utf8, tokenizer_json, write_whole
 from minillm.batches import Batch, BatchStream, IGNORED, Long, Piece, Prefetch, Prepared, Source, Span, StoreHeader, StoredTokens, Strategy, TokenStore, bucketed_batches, build_batch, cut_pieces, explore_batch, pack_best_fit, pack_sequential, packed_batches, prefetch, prepare, random_batches, shuffled, tokenizer_hash, window_batch
 
