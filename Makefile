@@ -60,6 +60,8 @@ bench: env ## side by side with public libraries: make bench FILES="a.txt b.txt"
 	@$(RUN) benchmarks/attention.py
 	@$(RUN) benchmarks/gqa.py
 	@$(RUN) benchmarks/model.py
+	@$(RUN) benchmarks/loss.py
+	@$(RUN) benchmarks/precision.py
 	@if [ -n "$(FILES)" ]; then $(RUN) benchmarks/batches.py $(FILES); else echo "batches are measured with FILES=… only"; fi
 	@if [ -n "$(GPT2)" ] && [ -n "$(FILES)" ]; then $(RUN) benchmarks/encoding.py --gpt2 $(GPT2) $(FILES); \
 	else echo "encoding is measured with GPT2=folder (vocab.json, merges.txt) and FILES=… only"; fi

@@ -309,6 +309,109 @@ def check_rope(frame: Frame) -> None:
     compare()
 
 
+def check_optimizers(frame: Frame) -> None:
+    "Every rule, straight and turned, at several rates, momenta, steepnesses and steps: where the ball is, and how high."
+    import torch
+
+    from minillm.optim import _valley_path
+
+    data = data_of(frame)
+    rule, turned = frame.get_by_label("Optimiser"), frame.get_by_label("Turn the valley")
+    rate, momentum, steep = (frame.get_by_role("slider", name=name, exact=True) for name in ("Learning rate", "Momentum", "Steepness"))
+    made = frame.get_by_role("slider", name="Steps made")
+
+    def place(slider) -> float:
+        return float(slider.input_value())
+
+    def compare() -> float:
+        steepness = data["steepnesses"][int(place(steep))]
+        options = {"turned": turned.is_checked(), "steps": int(place(made)), "start": tuple(data["start"])}
+        path = _valley_path(rule.input_value(), data["rates"][int(place(rate))], place(momentum), steepness, **options)
+        if turned.is_checked():  # back to the valley's own axes
+            path = path @ torch.tensor([[1.0, -1.0], [1.0, 1.0]], dtype=torch.float64) / 2**0.5
+        heights = ((path[:, 0] ** 2 + steepness * path[:, 1] ** 2) / 2).tolist()
+        assert readout(frame, "Height") == pytest.approx(heights[-1], rel=1e-6, abs=1e-12)
+        assert readout(frame, "Lowest so far") == pytest.approx(min(heights), rel=1e-6, abs=1e-12)
+        for axis, label in enumerate(("Along the valley", "Across the valley")):
+            assert readout(frame, label) == pytest.approx(path[-1, axis].item(), rel=1e-6, abs=1e-9)
+        swings = sum(a * b < 0 for a, b in zip(path[:-1, 1].tolist(), path[1:, 1].tolist()))
+        words = frame.locator(".ml-note").inner_text()
+        assert words.startswith(f"After {options['steps']} steps the ball has crossed the valley {swings} times.")
+        assert ("higher" in words) == (heights[-1] > heights[0])
+        return readout(frame, "Height")
+
+    for name in ("sgd", "adamw", "lion"):
+        rule.select_option(name)
+        straight = compare()
+        turned.press("Space")
+        across = compare()
+        assert (across == pytest.approx(straight, rel=1e-6)) == (name == "sgd")  # a gradient knows no axes
+        for slider, key in ((momentum, "End"), (momentum, "PageDown"), (rate, "ArrowLeft"), (rate, "ArrowLeft"), (made, "End")):
+            slider.press(key)
+            compare()
+        turned.press("Space")
+        for slider, key in ((steep, "Home"), (steep, "End"), (momentum, "Home"), (rate, "Home"), (made, "Home"), (made, "ArrowRight")):
+            slider.press(key)
+            compare()
+        for slider, key in ((rate, "End"), (made, "End"), (steep, "ArrowLeft"), (rate, "PageDown"), (made, "PageDown")):
+            slider.press(key)
+            compare()
+    rule.select_option("sgd")
+    for slider, key in ((rate, "End"), (steep, "End"), (momentum, "End"), (made, "End")):
+        slider.press(key)
+    assert compare() > 1e100  # it explodes, and is still a number
+
+
+def check_sampling(frame: Frame) -> None:
+    "Bars and numbers of every place under each control, alone and together, against the library's sampler."
+    import torch
+
+    from minillm.sampling import MinP, Sampler, Temperature, TopK, TopP, entropy
+
+    data = data_of(frame)
+    place, last = frame.get_by_label("The text so far"), frame.get_by_label("Temperature last")
+    knobs = {name: frame.get_by_role("slider", name=name, exact=True) for name in ("Temperature", "Top-k", "Top-p", "Min-p")}
+
+    def compare() -> float:
+        context = data["contexts"][int(place.input_value())]
+        t, k, p, m = (float(knob.input_value()) for knob in knobs.values())
+        logits = torch.tensor([context["logits"]])
+        cuts = [*([TopK(int(k))] if k else []), TopP(p), MinP(m)]
+        tools = [*cuts, Temperature(t)] if last.is_checked() else [Temperature(t), *cuts]
+        cut, found = logits, Sampler(processors=tools).probabilities(logits)[0].double()
+        for tool in tools:
+            cut = tool(cut, None)
+        kept = cut[0].isfinite()  # not found > 0: at a low temperature some are too small for float32
+        shown = len(context["tokens"])
+        expected = found[:shown].tolist() + ([found[shown:].sum().item()] if len(found) > shown else [])
+        assert bar_values(frame, "Probability of the next token") == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        assert readout(frame, "Tokens left") == kept.sum()
+        assert readout(frame, "The model gave them") == pytest.approx(logits.double().softmax(-1)[0][kept].sum().item(), rel=1e-4)
+        assert readout(frame, "Entropy") == pytest.approx(entropy(found).item(), rel=1e-3, abs=1e-4)
+        assert readout(frame, "As wide as") == pytest.approx(2 ** entropy(found).item(), rel=1e-3)
+        return readout(frame, "Tokens left")
+
+    whole = compare()
+    for key in ("Home", "ArrowRight", "End", "ArrowLeft"):
+        knobs["Temperature"].press(key)
+        compare()
+    for name, keys in (("Top-k", ("ArrowRight", "ArrowRight", "End")), ("Top-p", ("ArrowLeft", "PageDown", "Home")), ("Min-p", ("ArrowRight", "PageUp"))):
+        for key in keys:
+            knobs[name].press(key)
+            compare()
+        last.press("Space")
+        compare()
+        knobs[name].press("End" if name == "Top-p" else "Home")
+    knobs["Temperature"].press("End")
+    for name, key in (("Top-k", "End"), ("Top-p", "PageDown"), ("Min-p", "ArrowRight")):
+        knobs[name].press(key)
+    for option in range(len(data["contexts"])):
+        place.select_option(str(option))
+        for _ in range(2):
+            assert compare() < whole
+            last.press("Space")
+
+
 CHECKED = {
     "temperature": check_temperature,
     "bpe_merges": check_bpe_merges,
@@ -317,4 +420,6 @@ CHECKED = {
     "embedding": check_embedding,
     "batch": check_batch,
     "rope": check_rope,
+    "optimizers": check_optimizers,
+    "sampling": check_sampling,
 }
