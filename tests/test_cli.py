@@ -249,7 +249,7 @@ def test_wrong_ids() -> None:
     ("words", "said"),
     [
         (["tokenise", "x"], "command: there is no 'tokenise'; did you mean tokenize?"),
-        (["xyzzy"], "command: there is no 'xyzzy'; there are tokenize, prepare, info"),
+        (["xyzzy"], "command: there is no 'xyzzy'; there are tokenize, prepare, train, generate, info"),
         (["tokenize", "--idz", "x"], "unknown option --idz; did you mean --ids?"),
         (["tokenize", "--zzzzz", "x"], "unknown option --zzzzz; there are --count,"),
         (["--versoin"], "unknown option --versoin; did you mean --version?"),
@@ -302,7 +302,7 @@ def test_train_save_use(tmp_path: Path) -> None:
     )
     assert again.returncode == 0 and again.stdout == b""  # input is empty, and that is no text to cut
     nothing = complaint(1, "tokenize", "--train-on", str(story), "--vocab-size", "100", "x")
-    assert "vocab_size" in nothing
+    assert "--vocab-size 100, expected 257" in nothing
     few = command("tokenize", "--train-on", str(story), "--vocab-size", "4000", "--ids", "the", env={"PYTHONWARNINGS": "ignore"})
     assert few.returncode == 0 and few.stderr.startswith(b"minillm: note: no pair is left") and few.stderr.count(b"\n") == 1
     assert "does not exist" in complaint(
@@ -687,7 +687,7 @@ def test_nothing_to_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 def test_every_option_is_explained() -> None:
     parser = build_parser()
-    for words in ("tokenize", "info", "prepare x --out y"):
+    for words in ("tokenize", "info", "prepare x --out y", "train --data x --out y", "generate --model x"):
         one = parser.parse_args(words.split()).parser
         assert all(action.help for action in one._actions), words
 
