@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test test-book test-slow test-real lint lab export assets results class bench clean execute
+.PHONY: help env book test test-book test-slow test-real lint lab export assets pretrained results class bench clean execute
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ export: env ## nbs/ → minillm/
 
 assets: env ## rebuild what is shipped and made by program: the sample tokenizer
 	@$(RUN) tools/build_tokenizer.py
+
+pretrained: env ## train, judge and pack the model that comes with minillm: half an hour or so on two cores, goes on where it was killed
+	@$(RUN) tools/build_storyteller.py
 
 results: env ## re-run the stale long experiments and write results/*.json
 	@$(RUN) tools/results.py

@@ -92,10 +92,21 @@ _HOME = {
     "CheckpointManager": "checkpoint",
     "load_checkpoint": "checkpoint",
     "save_checkpoint": "checkpoint",
+    "Callback": "train",
+    "LiveCurve": "train",
+    "Trainer": "train",
+    "read_log": "train",
     "Sampler": "sampling",
     "explore_sampling": "sampling",
     "stream_ids": "generate",
     "stream_text": "generate",
+    "GenerateSettings": "llm",
+    "LLM": "llm",
+    "TrainSettings": "llm",
+    "load": "llm",
+    "shipped_models": "llm",
+    "show_surprise": "llm",
+    "train_llm": "llm",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604

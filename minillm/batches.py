@@ -264,7 +264,7 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         words = f"cannot write {path}: {error.strerror or error}. "
         if isinstance(error, NotADirectoryError | FileExistsError | FileNotFoundError):
-            raise type(error)(words + "Can there be such a folder? Give one such as 'tokens'") from error
+            raise type(error)(words + "Can there be such a folder? Give one such as 'out'") from error
         words += "What was stored before is still there and whole. "
         raise type(error)(words + "Is the disk full, or the folder read-only (`df -h`, `ls -ld`)?") from error
 

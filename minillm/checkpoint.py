@@ -12,15 +12,17 @@ import json
 import math
 import os
 import re
+import shutil
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NoReturn
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
 from .batches import _WRITING, _at_least_one, _explained, _one_writer, _sync_folders
@@ -80,7 +82,7 @@ def _misfit_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> str:
         for name in ("exp_avg", "momentum_buffer"):  # one number for each of the parameter's
             kept = state["state"].get(number, {}).get(name)
             if isinstance(kept, Tensor) and kept.shape != x.shape:
-                return f"{name} of parameter {number} is {_form(kept)}, the parameter {_form(x)}: another order?"
+                return f"{name} of parameter {number} is {_form(kept)}, the parameter {_form(x)}: another order"
     return ""
 
 
@@ -114,18 +116,18 @@ def restore_state(
         if why := _misfit(parts[name], state[name]):
             raise ValueError(f"the state of {name} does not fit: {why}. Nothing was changed. Is it another run's?")
     _put_small(state, {name: part for name, part in parts.items() if name not in large})
-    for name in large:  # an optimiser goes on in the tensors that it is given: let them be its own
-        _put_state(parts[name], copy.deepcopy(state[name]))
+    for name in large:  # a model copies; an optimiser goes on in the tensors that it is given: let them be its own
+        copies = isinstance(parts[name], nn.Module)
+        _put_state(parts[name], state[name] if copies else copy.deepcopy(state[name]))
 
 # %% ../nbs/34_checkpoint.ipynb #flatten-export
 _DEEPEST: int = 100  # containers within containers
 
-_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+_DTYPES: frozenset[torch.dtype] = frozenset(
     {
-        "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "U16": torch.uint16, "I16": torch.int16,
-        "U32": torch.uint32, "I32": torch.int32, "U64": torch.uint64, "I64": torch.int64, "F16": torch.float16,
-        "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "C64": torch.complex64,
-        "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+        torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64,
+        torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64,
+        torch.float8_e4m3fn, torch.float8_e5m2,
     }
 )  # fmt: skip
 
@@ -138,7 +140,7 @@ def _key(x: Tensor) -> Any:
 
 def _check_tensor(x: Tensor, where: str) -> None:
     "Raises TypeError for a tensor that is not simply numbers in memory."
-    if x.layout != torch.strided or x.is_nested or x.device.type == "meta" or x.dtype not in _DTYPES.values():
+    if x.layout != torch.strided or x.is_nested or x.device.type == "meta" or x.dtype not in _DTYPES:
         kind = f"{str(x.dtype)[6:]}, {str(x.layout)[6:]}, on {x.device}"
         raise TypeError(f"{where} is a tensor ({kind}) that safetensors cannot hold; try x.to_dense(), x.float()")
 
@@ -213,60 +215,59 @@ def _join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return made[mark](held)
 
 # %% ../nbs/34_checkpoint.ipynb #tensors-export
-def _raw(x: Tensor) -> Any:
-    "The bytes of a tensor, row by row, as an array; a copy only where they do not lie so in memory."
-    x = x.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    return x.as_strided((x.numel(),), (1,)).view(torch.uint8).numpy()
-
-
-def _tensor_table(tensors: Mapping[str, Tensor]) -> bytes:
-    "What a safetensors file begins with: the length of a JSON object, and the object. Who, how many, where."
-    kinds = {dtype: name for name, dtype in _DTYPES.items()}
-    table, at = {}, 0
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    "Tensors on the CPU, row by row, each in memory of its own; copies only of those that are not so already."
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
     for name, x in tensors.items():
-        table[name] = {"dtype": kinds[x.dtype], "shape": list(x.shape), "data_offsets": [at, at + x.nbytes]}
-        at += x.nbytes
-    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+        x = x.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        place = x.untyped_storage().data_ptr()
+        found[name] = x.clone() if place in taken else x
+        taken.add(place)
+    return found
+
+
+def _system_error(error: SafetensorError, path: Path) -> OSError | ValueError:
+    "What the system said to the library, as the OSError that Python would raise."
+    found = re.search(r"([^:]*) \(os error (\d+)\)", str(error))
+    if not found:
+        return ValueError(f"{path}: safetensors can neither write nor read such a file ({error})")
+    return OSError(int(found[2]), found[1].strip(), str(path), int(found[2]))  # the last is for Windows
+
+
+def _write_file(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    "A safetensors file, on the disk when this returns; its SHA-256. Raises OSError or ValueError."
+    path.touch()
+    permissions = path.stat().st_mode
+    try:
+        save_file(_apart(tensors), path)
+    except SafetensorError as error:
+        raise _system_error(error, path) from error
+    path.chmod(permissions)
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    "Write a safetensors file that is named for its contents; its name, size and hash. Raises OSError."
-    tensors = {name: tensors[name] for name in sorted(tensors, key=lambda name: -tensors[name].itemsize)}
-    sha, size, work = hashlib.sha256(), 0, folder / f".tensors.{os.getpid()}"
+    "Write a safetensors file named for its contents; its name, size and hash. Raises OSError or ValueError."
+    work = folder / f".tensors.{os.getpid()}"  # a folder, for the library puts a file of its own beside its file
+    work.mkdir(exist_ok=True)
     try:
-        with open(work, "wb") as file:
-            for piece in chain([_tensor_table(tensors)], map(_raw, tensors.values())):
-                file.write(piece)
-                sha.update(piece)
-                size += len(piece)
-            file.flush()
-            os.fsync(file.fileno())  # on the disk before it takes the name
-        name = f"tensors-{sha.hexdigest()[:16]}.safetensors"
-        os.replace(work, folder / name)
+        digest = _write_file(work / "new", tensors)
+        name = f"tensors-{digest[:16]}.safetensors"
+        os.replace(work / "new", folder / name)
     finally:
-        work.unlink(missing_ok=True)
-    return {"file": name, "bytes": size, "sha256": sha.hexdigest()}
+        shutil.rmtree(work, ignore_errors=True)
+    return {"file": name, "bytes": (folder / name).stat().st_size, "sha256": digest}
 
 
 def _read_tensors(path: Path, device: torch.device | str) -> dict[str, Tensor]:
-    "The tensors of a safetensors file. Raises OSError, LookupError, TypeError or ValueError."
-    size, tensors = path.stat().st_size, {}
-    with open(path, "rb") as file:
-        start = 8 + min(int.from_bytes(file.read(8), "little"), size)
-        table = parse_json(file.read(start - 8).decode("utf-8"))
-        for name, entry in table.items():
-            if name != "__metadata__":
-                dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-                fits = end - begin == dtype.itemsize * math.prod(shape) and 0 <= begin <= end <= size - start
-                if not fits or min(shape, default=0) < 0:
-                    raise ValueError(f"the table of tensors says nonsense of {name}: {entry}")
-                x = torch.empty(shape, dtype=dtype)
-                file.seek(start + begin)
-                file.readinto(_raw(x))
-                tensors[name] = x.to(device)
-    return tensors
+    "The tensors of a safetensors file, in memory and no longer in the file. Raises OSError or ValueError."
+    try:
+        return {name: x.to(device, copy=True) for name, x in load_file(path).items()}
+    except SafetensorError as error:
+        raise _system_error(error, path) from error
 
 # %% ../nbs/34_checkpoint.ipynb #header-export
 _CHECKPOINT: str = "checkpoint.json"
@@ -350,7 +351,7 @@ def _remove_unused(folder: Path, used: str | None) -> None:
     for path in folder.iterdir():
         if path.name != used and (_TENSORS.fullmatch(path.name) or _UNFINISHED.fullmatch(path.name)):
             with suppress(OSError):  # Windows keeps a file that somebody reads; the next save removes it
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def save_checkpoint(

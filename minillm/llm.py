@@ -770,14 +770,6 @@ class _Meter(Callback):
         self.tokens, self.seconds = state["tokens"], state["seconds"]
 
 
-class _TextTrainer(Trainer):
-    "A `Trainer` whose last words after an interruption are left to `train_llm`."
-
-    def _finish(self) -> None:
-        self.reason = self.reason.replace("interrupted by", "ended by")
-        super()._finish()
-
-
 def make_trainer(
     data: Prepared,  # training and validation
     plan: Mapping[str, Any],  # of `make_plan`
@@ -797,7 +789,8 @@ def make_trainer(
     if validation:
         how["validation"] = validation
         how["evaluate"] = partial(evaluate_loss, token_bytes=data.validation.token_bytes)
-    return _TextTrainer(model, next_token_loss, training_batches(data.train, *size, plan["seed"]), **how)
+    how["how_to_resume"] = f"{out} holds step {{step}} of {plan['steps']}; do the same again to go on"
+    return Trainer(model, next_token_loss, training_batches(data.train, *size, plan["seed"]), **how)
 
 
 def take_best(
@@ -866,13 +859,12 @@ def _own_chance(seed: int, device: torch.device) -> Iterator[None]:
 
 def _finished(out: Path, data: Prepared, plan: Mapping[str, Any], trainer: Any, settings: TrainSettings) -> LLM:
     "The model at the end of a run, saved; or, where the run was interrupted, as it is now."
-    if interrupted := trainer.reason.startswith("ended by"):
+    if trainer.interrupted:
         card = {**_told(plan), "step": trainer.step, "steps_done": trainer.step, "ended": trainer.reason}
     else:
         card = make_card(data, plan, trainer, take_best(trainer))
     llm = LLM(trainer.model, data.tokenizer, card=card, device=trainer.device)
-    if interrupted:
-        _say(settings, f"{out} holds step {trainer.step} of {trainer.steps}; do the same again to go on")
+    if trainer.interrupted:
         return llm
     write_model(out, llm.model, llm.tokenizer, card)
     score = f"{card['bits_per_byte']:.3f} bits per byte on text kept from training; " if card.get("loss") else ""

@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import CheckpointManager, gather_state, restore_state
+from .checkpoint import CheckpointManager, _damage, gather_state, load_checkpoint, restore_state
 from .loss import _evaluating, evaluate_loss
 from .optim import clip_grad_norm, cosine_schedule, make_optimizer
 from .precision import MasterWeights, Precision, choose_device, choose_precision
@@ -36,16 +36,29 @@ from .tokenizer import write_whole
 LossFunction: TypeAlias = Callable[[nn.Module, Any], tuple[Tensor, Mapping[str, Tensor]]]  # mean loss, metrics
 
 # %% ../nbs/35_train.ipynb #accumulate-export
+def _fault(answer: Any) -> str:
+    "What is wrong with what a loss function gave; empty: nothing."
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], Mapping)):
+        return f"{type(answer).__name__} {str(answer)[:60]}"
+    if "weight" not in answer[1]:
+        return f"no weight, only {', '.join(answer[1]) or 'nothing'}"
+    for name, value in {**answer[1], "loss": answer[0]}.items():
+        if not isinstance(value, Tensor):
+            return f"a {type(value).__name__} as {name}, which is no tensor"
+        if value.ndim:
+            return f"a tensor of shape {tuple(value.shape)} as {name}"
+    return ""
+
+
 def _check_answer(answer: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
     "What a loss function gave. Raises TypeError unless it is a mean, and metrics with its weight."
-    good = isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], Tensor)
-    if not good or not isinstance(answer[1], Mapping) or not isinstance(answer[1].get("weight"), Tensor):
+    if fault := _fault(answer):
         raise TypeError(
-            f"loss_fn gave {type(answer).__name__} {str(answer)[:60]}; expected (loss, metrics): a mean, and a "
-            "dictionary whose 'weight' is a tensor that says over how much it is the mean. "
+            f"loss_fn gave {fault}; expected (loss, metrics): a mean, and a dictionary of tensors, one number "
+            "each, whose 'weight' says over how much it is the mean. "
             "For a language model try loss_fn=next_token_loss"
         )
-    return answer
+    return answer  # type: ignore[no-any-return]
 
 
 def _totals(loss: Tensor, metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -59,13 +72,13 @@ def _totals(loss: Tensor, metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def accumulate_gradients(
     model: nn.Module,  # computes
     loss_fn: LossFunction,  # (model, batch) → mean loss, metrics with its "weight"
-    parts: Sequence[Any],  # batches that together are one large batch
+    parts: Sequence[Any],  # batches that together are one large batch; one at least
     *,
     parameters: Iterable[Tensor] | None = None,  # whose gradients these are; None: the model's
     context: Callable[[], Any] = contextlib.nullcontext,  # around the forward pass, such as autocast
     collect: Callable[[], Any] = lambda: None,  # called after each part: may take the gradients elsewhere
 ) -> dict[str, Tensor]:  # means of loss, nats and whatever else is in the metrics; the sum of weights
-    "Gradients of the mean over all that the parts count, as if they were one batch. Raises TypeError."
+    "Gradients of the mean over all parts, as of one batch; those from before must be forgotten. TypeError."
     sums: dict[str, Tensor] = {}
     for part in parts:
         with context():
@@ -94,7 +107,7 @@ class Stepper:
     loss_fn: LossFunction  # (model, batch) → mean loss, metrics with its "weight"
     optimizer: Any = None  # one, or what makes one of (named parameters, lr=…); None: AdamW
     _: KW_ONLY
-    lr: float = 1e-3  # highest rate
+    lr: float = 1e-3  # highest rate; an optimiser that was made before has its own
     schedule: Callable[[int], float] = lambda step: 1.0  # step, from 0 → factor of the rate
     max_norm: float | None = 1.0  # gradients longer than this are shortened to it; None: never
     precision: Precision = Precision("fp32")  # in which formats
@@ -478,16 +491,23 @@ class JsonLog(Callback):
         self.file: Any = None
 
     def on_start(self, trainer: Any) -> None:
-        "Open the file; lines of steps that a resumed run does again move to a file beside it, `.before`."
+        "Open the file; lines of steps that will be done again move to a file beside it, `.before`. ValueError."
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        old = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        done = [line for line in _whole_lines(old) if json.loads(line)["step"] <= trainer.step]
-        kept = done if trainer.step else []  # from step 0 on it is another run
-        if len(kept) < old.count("\n") or not old.endswith("\n"):
-            write_whole(self.path.with_name(self.path.name + ".before"), old)
-            write_whole(self.path, "".join(kept))
+        if self.path.exists():
+            self._part(trainer.step)
         self.file = open(self.path, "a", encoding="utf-8", buffering=1)  # on_end closes it
         self.write("start", {"step": trainer.step, "about": trainer.describe(), **trainer.plan()})
+
+    def _part(self, done: int) -> None:
+        "Only lines of steps that were done stay; none at step 0, since that begins another run."
+        kept: list[str] = []
+        gone: list[str] = []
+        for values, line in _log_lines(self.path):
+            (kept if 0 < done >= values["step"] else gone).append(line)
+        if gone:
+            with open(self.path.with_name(self.path.name + ".before"), "a", encoding="utf-8") as file:
+                file.writelines(gone)
+        write_whole(self.path, "".join(kept))
 
     def write(
         self,
@@ -514,28 +534,37 @@ class JsonLog(Callback):
         if self.file is not None:
             self.write("end", {"step": trainer.step, "reason": reason})
             self.file.close()
+            self.file = None
 
 
-def _whole_lines(text: str) -> list[str]:
-    "The lines that were written to their end; a kill may have cut the last."
-    return text.splitlines(keepends=True)[: text.count("\n")]
+def _log_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    "What each whole line says, and the line; a kill may have cut the last. Raises OSError, ValueError."
+    *lines, _ = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            values = json.loads(line)
+            if not (isinstance(values, dict) and isinstance(values.get("step"), int) and "kind" in values):
+                raise ValueError("it has no kind and step")
+        except ValueError as error:
+            words = f"{path}, line {number} is no line of a log: {str(line[:60])[1:]} ({error})"
+            raise ValueError(f"{words}. Name another file, such as log='{path.parent / 'log.jsonl'}'") from None
+        yield values, line.decode("utf-8") + "\n"
 
 
 def read_log(
     path: str | Path,  # what `JsonLog` wrote, also while it is being written
-) -> History:  # with its last `limit` steps thinned as in a run
+) -> History:  # thinned as in a run
     "The records of a log file. Raises OSError, or ValueError for a line that is none of a log."
     history = History()
-    for number, line in enumerate(_whole_lines(Path(path).read_text(encoding="utf-8")), 1):
+    for values, line in _log_lines(Path(path)):
+        kind = values.pop("kind")
         try:
-            values = json.loads(line)
-            kind = values.pop("kind")
             if kind in ("step", "validation"):
                 history.add(_record(kind, values))
             elif kind == "end":
                 history.reason = values["reason"]
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}, line {number} is no line of a log: {line[:60]!r} ({error})") from None
+        except (LookupError, TypeError) as error:
+            raise ValueError(f"{path}: this line is none of a log: {line[:60]!r} ({error})") from None
     return history
 
 
@@ -550,15 +579,23 @@ def _record(kind: str, values: dict[str, Any]) -> StepRecord | ValidationRecord:
     return StepRecord(**own, more={n: v for n, v in found.items() if n not in names})
 
 # %% ../nbs/35_train.ipynb #scalars-export
+_Writer: TypeAlias = tuple[Callable[[dict[str, float], int], Any], Callable[[], Any]]  # takes numbers; closes
+
+
 class ScalarLog(Callback):
     "Sends every number to a service that draws curves. Made by `tensorboard_log` and `wandb_log`."
 
     def __init__(
         self,
-        write: Callable[[dict[str, float], int], Any],  # numbers by name, step
-        close: Callable[[], Any],  # at the end
+        begin: Callable[[int], _Writer],  # steps done before → what takes (numbers by name, step); what closes
     ) -> None:
-        self.write, self.close = write, close
+        self.begin = begin
+        self.write: Any = None
+        self.close: Any = None
+
+    def on_start(self, trainer: Any) -> None:
+        "Open."
+        self.write, self.close = self.begin(trainer.step)
 
     def on_step(self, trainer: Any, record: StepRecord) -> None:
         "Loss, gradient, rate, speed."
@@ -574,37 +611,53 @@ class ScalarLog(Callback):
 
     def on_end(self, trainer: Any, reason: str) -> None:
         "Close."
-        self.close()
+        if self.close is not None:
+            self.close()
+        self.close = None
 
 
 def tensorboard_log(
-    folder: str | Path,  # where its files go
+    folder: str | Path,  # where its files go; a resumed run goes on in it
 ) -> ScalarLog:
-    "A callback that writes for TensorBoard. Raises ImportError where that is not installed."
+    """A callback that writes for TensorBoard. Raises ImportError where that is not installed.
+
+    Of torch's `SummaryWriter(folder, purge_step=…)` it needs `add_scalar(name, value, step)` and `close()`.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ImportError("TensorBoard is not installed: pip install tensorboard, or use log=… alone") from error
-    writer: Any = SummaryWriter(str(folder))
 
-    def write(values: dict[str, float], step: int) -> None:
-        for name, value in values.items():
-            writer.add_scalar(name, value, step)
+    def begin(done: int) -> _Writer:
+        writer: Any = SummaryWriter(str(folder), purge_step=done + 1 if done else None)  # hides steps done again
 
-    return ScalarLog(write, writer.close)
+        def write(values: dict[str, float], step: int) -> None:
+            for name, value in values.items():
+                writer.add_scalar(name, value, step)
+
+        return write, writer.close
+
+    return ScalarLog(begin)
 
 
 def wandb_log(
     project: str,  # under which the run appears
-    **settings: Any,  # of wandb.init, such as name, config, mode="offline"
+    **settings: Any,  # of wandb.init, such as name, mode="offline"; id and resume="allow" to go on in a run
 ) -> ScalarLog:
-    "A callback that sends to Weights & Biases. Raises ImportError where that is not installed."
+    """A callback that sends to Weights & Biases. Raises ImportError where that is not installed.
+
+    Of what `wandb.init(project=…, …)` gives it needs `log({name: value}, step=…)` and `finish()`.
+    """
     try:
         import wandb
     except ImportError as error:
         raise ImportError("Weights & Biases is not installed: pip install wandb, or use log=… alone") from error
-    run: Any = wandb.init(project=project, **settings)
-    return ScalarLog(lambda values, step: run.log(values, step=step), run.finish)
+
+    def begin(done: int) -> _Writer:
+        run: Any = wandb.init(project=project, **settings)
+        return (lambda values, step: run.log(values, step=step)), run.finish
+
+    return ScalarLog(begin)
 
 # %% ../nbs/35_train.ipynb #progress-export
 def _clock(seconds: float) -> str:
@@ -716,7 +769,7 @@ class TrainerSettings:
     batches: Any  # what it learns from: a `BatchStream`, `prefetch(…)` of one, or a list
     _: KW_ONLY
     steps: int  # updates in all
-    lr: float = 1e-3  # the highest rate
+    lr: float = 1e-3  # the highest rate; an optimiser that was made before has its own
     optimizer: Any = None  # one, or what makes one of (named parameters, lr=…); None: AdamW
     schedule: Any = None  # step → factor of the rate; None: a cosine after 5 % of the steps for warm-up
     accumulate: int = 1  # batches that together make one step
@@ -727,7 +780,7 @@ class TrainerSettings:
     validate_every: int | None = None  # steps; None: a tenth of all
     evaluate: Callable[[nn.Module, Iterable[Any]], Any] = evaluate_loss  # → something with a loss
     patience: int | None = None  # end after so many validations without a better one; None: never
-    checkpoints: CheckpointManager | None = None  # where to save
+    checkpoints: CheckpointManager | None = None  # where to save, also whenever validation is the best so far
     save_every: int | None = None  # steps; None: a tenth of all
     about: Mapping[str, Any] = field(default_factory=dict)  # saved beside, and compared by `resume`
     log: str | Path | None = None  # a file that gets a JSON line for each step
@@ -735,6 +788,7 @@ class TrainerSettings:
     progress: bool = True  # a bar in a terminal, lines elsewhere
     flops_per_token: float | None = None  # operations that a token costs, to show their speed
     generators: Mapping[str, torch.Generator] = field(default_factory=dict)  # of yours, saved with the rest
+    how_to_resume: str | None = None  # said after an interruption, "{step}" filled in; None: of `resume`
 
     def __post_init__(self) -> None:
         counts = {"steps": self.steps, "accumulate": self.accumulate, "validate_every": self.validate_every}
@@ -776,6 +830,7 @@ class TrainerState(TrainerSettings):
         self.device = choose_device(self.device)
         self.model.to(self.device)
         self.step, self.reason, self.saved, self.better = 0, "", -1, False
+        self.interrupted = False  # by a signal
         self.history, self.watch, self.feed = History(), Watch(), Feed(self.batches, self.device)
         warmup = min(self.steps - 1, self.steps // 20)
         self.schedule = self.schedule or cosine_schedule(self.steps, warmup=warmup)
@@ -801,7 +856,8 @@ class TrainerState(TrainerSettings):
         rule = self.schedule
         shown = repr(rule) if is_dataclass(rule) else getattr(rule, "__qualname__", type(rule).__name__)
         own = {"precision": self.stepper.precision.name, "optimizer": type(self.stepper.optimizer).__name__}
-        return {**own, "lr": self.lr, "schedule": shown, "accumulate": self.accumulate, "max_norm": self.max_norm}
+        how = {"accumulate": self.accumulate, "max_norm": self.max_norm}
+        return {**own, "lr": self.stepper.rates[0], "schedule": shown, **how}
 
     def describe(self) -> str:
         "The run in one line, with the reason for its precision."
@@ -819,6 +875,10 @@ class TrainerState(TrainerSettings):
         looks = {} if self.validator is None else {"validator": self.validator}
         own = {**self.stepper.parts(), "feed": self.feed, "watch": self.watch, **looks}
         return {**own, **chance, **mine, **self.generators}
+
+    def _interrupt(self, name: str) -> None:
+        "A signal came: end after this step."
+        self.reason, self.interrupted = self.reason or f"ended by {name}", True
 
     def state_dict(self) -> dict[str, Any]:
         "All that a resumed run needs. Save or copy it before the next step. Raises TypeError as `gather_state`."
@@ -841,19 +901,24 @@ class TrainerState(TrainerSettings):
 
 # %% ../nbs/35_train.ipynb #trainer-export
 def _refuse_later(checkpoints: CheckpointManager | None, step: int) -> None:
-    "Raises FileExistsError where the folder holds steps that this run has not done."
-    if checkpoints is not None and (later := [other for other in checkpoints.steps() if other > step]):
-        words = f"{checkpoints.folder} holds step {later[-1]} and this trainer is at {step}"
-        raise FileExistsError(f"{words}. Call trainer.resume() first, or save to another folder")
+    "Raises FileExistsError where the folder holds whole checkpoints of steps that this run has not done."
+    if checkpoints is None:
+        return
+    for later in reversed(checkpoints.steps()):
+        if later > step and not _damage(checkpoints.path(later)):
+            words = f"{checkpoints.folder} holds step {later} and this trainer is at {step}"
+            raise FileExistsError(f"{words}. Call trainer.resume() first, or save to another folder")
 
 
-def _farewell(step: int, checkpoints: CheckpointManager | None) -> str:
+def _farewell(step: int, checkpoints: CheckpointManager | None, how_to_resume: str | None) -> str:
     "How to go on after an interruption."
+    if how_to_resume is not None:
+        return how_to_resume.replace("{step}", str(step))
     if checkpoints is None:
         again = "Here trainer.train() goes on; for another day give it checkpoints=CheckpointManager(folder)"
-        return f"\nInterrupted after step {step}. Nothing was saved. {again}"
+        return f"Interrupted after step {step}. Nothing was saved. {again}"
     again = "To go on, build the same trainer, then trainer.resume() and trainer.train()"
-    return f"\nInterrupted after step {step}. Saved in {checkpoints.path(step)}. {again}"
+    return f"Interrupted after step {step}. Saved in {checkpoints.path(step)}. {again}"
 
 
 class TrainerSession(TrainerState):
@@ -886,14 +951,13 @@ class TrainerSession(TrainerState):
     def resume(
         self,
         *,
-        strict: bool = True,
+        strict: bool = True,  # refuse a run whose settings were others
     ) -> bool:  # whether there was one
-        "Go on from the newest whole checkpoint, if there is any. Raises ValueError for one of another run."
-        if self.checkpoints is None or self.checkpoints.latest() is None:
-            return False
-        _, state = self.checkpoints.load(expect=self.about)
-        self.load_state_dict(state, strict=strict)
-        return True
+        "Go on from the newest whole checkpoint, if any, with an empty history. ValueError for another run's."
+        newest = None if self.checkpoints is None else self.checkpoints.latest()
+        if newest is not None:
+            self.load_state_dict(load_checkpoint(newest, expect=self.about), strict=strict)
+        return newest is not None
 
     def _tell(self, event: str, *what: Any) -> None:
         "Call a method of all who have it."
@@ -903,12 +967,12 @@ class TrainerSession(TrainerState):
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
         "From the first step to the last: signals are caught, and whatever happens everybody hears of the end."
-        self.reason, training = "", self.model.training
+        self.reason, self.interrupted, training = "", False, self.model.training
         if not training:
             self.model.train()
         try:
             self._tell("on_start")
-            with catch_signals(lambda name: self.stop(f"interrupted by {name}")):
+            with catch_signals(self._interrupt):
                 yield
                 self._finish()
         except BaseException as error:
@@ -923,8 +987,8 @@ class TrainerSession(TrainerState):
             self.save()
         if not self.reason:
             self.reason = "finished" if self.step == self.steps else "as far as asked"
-        elif self.reason.startswith("interrupted"):
-            print(_farewell(self.step, self.checkpoints))
+        if self.interrupted and (words := _farewell(self.step, self.checkpoints, self.how_to_resume)):
+            print(f"\n{words}")  # the terminal shows ^C in the line before
 
     def _close(self, training: bool) -> None:
         "The model's mode as it was; everybody hears why it ended. Raises SystemExit after SIGTERM."
@@ -939,7 +1003,8 @@ class TrainerSession(TrainerState):
 class Trainer(TrainerSession):
     """Trains any model on any batches; its arguments are those of `TrainerSettings`. ValueError, TypeError.
 
-    Ctrl-C ends the step, saves, and says how to go on. A resumed run is the uninterrupted one, bit for bit.
+    Ctrl-C ends the step, saves, and says how to go on. A resumed run is the uninterrupted one, bit for bit,
+    where the device does the same sum twice alike, as a CPU does.
     """
 
     def train(
@@ -1041,7 +1106,8 @@ def _frame(inside: str, history: History, steps: int, low: float, high: float) -
     return (
         f'<svg viewBox="0 0 640 215" width="640" role="img" aria-label="{title}" font-family="sans-serif" '
         f'font-size="12"><path d="M40 15V190H480" fill="none" stroke="currentColor" opacity="0.5"/>{inside}'
-        f'<g fill="currentColor"><text x="36" y="24" text-anchor="end">{high:.2f}</text>'
+        f'<g fill="currentColor"><text x="36" y="10" text-anchor="end">nats</text>'
+        f'<text x="36" y="24" text-anchor="end">{high:.2f}</text>'
         f'<text x="36" y="192" text-anchor="end">{low:.2f}</text><text x="40" y="207">0</text>'
         f'<text x="480" y="207" text-anchor="end">{steps} steps</text><text x="490" y="190">step {done}</text>'
         "</g></svg>"

@@ -77,6 +77,11 @@ def test_equals_transformers(logits: Tensor, temperature: float, k: int, share: 
             assert mask[tied].int().diff().le(0).all() if len(tied) else True
 
 
+def test_a_share_of_one_leaves_all_that_are_best() -> None:
+    "At the border itself, which the test above stays away from."
+    assert MinP(1)(torch.tensor([[1.0, 3.0, 3.0]])).tolist() == [[-torch.inf, 3, 3]]
+
+
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(logits=logits_rows(), data=st.data())
 def test_penalty_equals_transformers(logits: Tensor, data: st.DataObject) -> None:

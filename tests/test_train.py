@@ -1,6 +1,8 @@
 """Chapter 35, beyond what it shows: kills and resumes, accumulation under weights, signals, listeners, memory, output that is no terminal."""
 
+import ast
 import gc
+import inspect
 import itertools
 import json
 import math
@@ -133,10 +135,43 @@ def test_metrics_are_means_over_all_parts() -> None:
     assert (record.loss, record.nats, record.more, record.tokens) == (2.0, 2.0, {"twice": 4.0}, 4)
 
 
-@pytest.mark.parametrize("answer", [None, torch.tensor(1.0), (1.0, {}), (torch.tensor(1.0), {}), (torch.tensor(1.0), {"weight": 3})])
-def test_a_wrong_loss_function_is_told(answer: Any) -> None:
-    with pytest.raises(TypeError, match="expected \\(loss, metrics\\)"):
+ONE = torch.tensor(1.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (None, "NoneType None"),
+        (ONE, "Tensor tensor"),
+        ((1.0, {"weight": ONE}), "a float as loss, which is no tensor"),
+        ((ONE, {}), "no weight, only nothing"),
+        ((ONE, {"accuracy": ONE}), "no weight, only accuracy"),
+        ((ONE, {"weight": 3}), "a int as weight"),
+        ((ONE, {"weight": ONE, "accuracy": 0.5}), "a float as accuracy"),
+        ((torch.ones(2), {"weight": ONE}), "a tensor of shape (2,) as loss"),
+        ((ONE, {"weight": torch.ones(2, 3)}), "a tensor of shape (2, 3) as weight"),
+    ],
+)
+def test_a_wrong_loss_function_is_told(answer: Any, says: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(says) + ".*expected \\(loss, metrics\\)"):
         Trainer(nn.Linear(1, 1), lambda model, batch: answer, [1], steps=1, **QUIET).train()
+
+
+def test_one_bad_batch_ruins_nearly_all_of_a_transformer(store: TokenStore) -> None:
+    "What the chapter says of the loop without a guard; and the trainer has one."
+    batch = next(packed_batches(store, 2, 16))
+
+    def infinite(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, metrics = next_token_loss(model, batch)
+        return loss / 0, metrics
+
+    unguarded, guarded = small(), small()
+    optimizer = make_optimizer(unguarded, lr=0.01)
+    infinite(unguarded, batch)[0].backward()
+    optimizer.step()
+    assert not weights(unguarded).isfinite().float().mean() > 0.02
+    trainer = Trainer(guarded, infinite, [batch], steps=1, **QUIET)
+    assert trainer.train().steps[0].note and torch.equal(weights(guarded), weights(small()))
 
 
 def test_bf16_accumulates_in_float32(store: TokenStore) -> None:
@@ -406,7 +441,19 @@ def test_a_signal_finishes_the_step_and_saves(forks: Forks, tmp_path: Path, numb
     step = int(re.search(r"Interrupted after step (\d+)", output)[1])  # type: ignore[index]
     assert "trainer.resume()" in output and CheckpointManager(tmp_path).steps()[-1] == step
     log = read_log(tmp_path / "log.jsonl")
-    assert log.reason == f"interrupted by {number.name}" and log.steps[-1].step == step
+    assert log.reason == f"ended by {number.name}" and log.steps[-1].step == step
+
+
+@pytest.mark.parametrize(("words", "said"), [(None, "trainer.resume()"), ("step {step} of 6; again", "\nstep 2 of 6; again\n"), ("", "")])
+def test_what_is_said_after_an_interruption(store: TokenStore, tmp_path: Path, words: str | None, said: str, capsys: pytest.CaptureFixture) -> None:
+    "By the trainer, in the words that it was given; nothing where nothing interrupted, or nothing was to be said."
+    press = types.SimpleNamespace(on_step=lambda trainer, record: record.step == 2 and signal.raise_signal(signal.SIGINT))
+    more = {"checkpoints": CheckpointManager(tmp_path), "how_to_resume": words}
+    trainer = trainer_of(small(), packed_batches(store, 2, 16), callbacks=[press], **more)
+    assert trainer.train().reason == "ended by SIGINT" and trainer.interrupted and trainer.step == 2
+    out = capsys.readouterr().out
+    assert said in out if words is None else out == said
+    assert trainer.train().reason == "finished" and not trainer.interrupted and capsys.readouterr().out == ""
 
 
 def test_a_second_signal_acts_as_usual() -> None:
@@ -522,6 +569,27 @@ def test_an_old_run_is_not_overwritten(store: TokenStore, tmp_path: Path) -> Non
     assert len(read_log(tmp_path / "log.jsonl").steps) == 8
 
 
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_damaged_checkpoints_stop_nobody(store: TokenStore, tmp_path: Path, all_of_them: bool) -> None:
+    "The run goes on from the newest whole one, or begins anew where there is none; the damaged ones go at the next save."
+    whole = settings_of(store, tmp_path / "whole", "packed")
+    whole.train()
+    settings_of(store, tmp_path / "run", "packed").train(8)
+    manager = CheckpointManager(tmp_path / "run")
+    steps = manager.steps()
+    assert steps[-1] == 8 and len(steps) >= 2
+    for step in steps if all_of_them else steps[-1:]:
+        file = next(manager.path(step).glob("tensors-*"))
+        file.write_bytes(file.read_bytes()[:-1])
+    third = settings_of(store, tmp_path / "run", "packed", seed=0 if all_of_them else 7)
+    with pytest.warns(UserWarning, match="passed over"):
+        assert third.resume() is not all_of_them
+    assert third.step == (0 if all_of_them else steps[-2])
+    third.train()
+    the_same(whole, third)
+    assert manager.latest() == manager.path(11)
+
+
 def test_the_best_checkpoint_is_kept(store: TokenStore, tmp_path: Path) -> None:
     losses = iter([3.0, 1.0, 2.0, 2.5, 2.6, 2.7])
     more = {"validation": [0], "evaluate": lambda *_: {"loss": next(losses)}, "validate_every": 1}
@@ -613,8 +681,44 @@ def test_the_log_is_strict_json(store: TokenStore, tmp_path: Path) -> None:
     assert [line["kind"] for line in lines] == ["start", "step", "step", "step", "step", "end"]
     assert lines[2]["loss"] is None and lines[2]["note"] and lines[0]["precision"] == "fp32" and lines[1]["more"] is None
     again = Trainer(small(), next_token_loss, packed_batches(store, 2, 16), steps=2, log=path, **QUIET)
+    before = path.with_name("log.jsonl.before")
+    assert not before.exists()  # nothing was done again
     again.train()  # another run under the same name: the old log is kept beside
-    assert len(read_log(path).steps) == 2 and len(read_log(path.with_name("log.jsonl.before")).steps) == 4
+    assert len(read_log(path).steps) == 2 and len(read_log(before).steps) == 4
+    Trainer(small(), next_token_loss, packed_batches(store, 2, 16), steps=3, log=path, **QUIET).train()
+    assert len(read_log(path).steps) == 3 and [r.step for r in read_log(before).steps] == [1, 2, 3, 4, 1, 2]
+
+
+def test_training_by_pieces_keeps_its_log(store: TokenStore, tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    trainer = trainer_of(small(), packed_batches(store, 2, 16), log=path)
+    trainer.train(2)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write('{"kind": "step", "step": 3, "lo')  # a kill
+    trainer.train()
+    assert [r.step for r in read_log(path).steps] == [1, 2, 3, 4, 5, 6]
+    assert not path.with_name("log.jsonl.before").exists()
+
+
+@pytest.mark.parametrize("content", [b"my diary\n", b"[1, 2]\n", b'{"a": 3}\n', b'{"kind": "step", "step": "x"}\n', b"\xff\xfe\n", b"\n"])
+def test_a_file_that_is_no_log_is_left_alone(store: TokenStore, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="notes.txt, line 1 is no line of a log.*Name another file"):
+        trainer_of(small(), packed_batches(store, 2, 16), log=path).train()
+    assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(ValueError, match="line 1 is no line of a log"):
+        read_log(path)
+
+
+def test_a_log_with_strange_letters(tmp_path: Path) -> None:
+    "A line separator of Unicode inside a name ends no line."
+    log = JsonLog(tmp_path / "log.jsonl")
+    run = types.SimpleNamespace(step=0, plan=dict, describe=lambda: "one\u2028line\x85")
+    log.on_start(run)
+    log.on_step(run, StepRecord(1, 1.0, 1.0, 1.0, 0.1, 8, 0.1, note="two\u2029lines"))
+    log.on_end(run, "finished")
+    assert read_log(log.path).steps[0].note == "two\u2029lines" and read_log(log.path).reason == "finished"
 
 
 # ---- what is shown
@@ -681,29 +785,60 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+def torch_signature(method: str) -> inspect.Signature:
+    "Of a method of torch's SummaryWriter, read from its source: to import it needs TensorBoard."
+    source = Path(torch.__file__).parent / "utils" / "tensorboard" / "writer.py"
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    (kind,) = [one for one in tree.body if isinstance(one, ast.ClassDef) and one.name == "SummaryWriter"]
+    (found,) = [one for one in kind.body if isinstance(one, ast.FunctionDef) and one.name == method]
+    space: dict[str, Any] = {}
+    exec(f"def {method}({ast.unparse(found.args)}): pass", space)
+    return inspect.signature(space[method])
+
+
 def test_services_that_draw_curves(store: TokenStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    "The real calls of both libraries, on stand-ins."
+    "Stand-ins that take what torch's own writer takes, and what Weights & Biases documents. A run by pieces opens them again."
     seen: list[Any] = []
 
-    class Writer:
-        def __init__(self, folder: str) -> None:
-            seen.append(folder)
+    def told(method: str, *values: Any, **more: Any) -> dict[str, Any]:
+        found = torch_signature(method).bind(None, *values, **more).arguments
+        return {name: value for name, value in found.items() if name != "self"}
 
-        def add_scalar(self, name: str, value: float, step: int) -> None:
-            seen.append((name, step))
+    class Writer:
+        def __init__(self, *values: Any, **more: Any) -> None:
+            seen.append(told("__init__", *values, **more))
+
+        def add_scalar(self, *values: Any, **more: Any) -> None:
+            found = told("add_scalar", *values, **more)
+            seen.append((found["tag"], found["global_step"]))
+            assert isinstance(found["scalar_value"], float)
 
         def close(self) -> None:
+            told("close")
             seen.append("closed")
 
-    run = types.SimpleNamespace(log=lambda values, step: seen.append((sorted(values), step)), finish=lambda: seen.append("finished"))
+    class Run:
+        def log(self, data: dict[str, Any], step: int | None = None) -> None:
+            seen.append((sorted(data), step))
+
+        def finish(self) -> None:
+            seen.append("finished")
+
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))  # type: ignore[arg-type]
-    init = lambda **settings: seen.append(settings) or run
+    init = lambda **settings: seen.append(settings) or Run()
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))  # type: ignore[arg-type]
-    logs = [tensorboard_log(tmp_path), wandb_log("stories", mode="offline")]
-    trainer_of(small(), packed_batches(store, 2, 16), steps=2, callbacks=logs).train()
+    logs = [tensorboard_log(tmp_path), wandb_log("stories", mode="offline", id="one", resume="allow")]
+    assert seen == []  # nothing begins before the run
+    trainer = trainer_of(small(), packed_batches(store, 2, 16), steps=4, callbacks=logs)
+    trainer.train(2)
     names = ["loss", "lr", "nats", "norm", "tokens_per_second"]
-    assert seen[:2] == [str(tmp_path), {"project": "stories", "mode": "offline"}] and seen[-2:] == ["closed", "finished"]
+    settings = {"project": "stories", "mode": "offline", "id": "one", "resume": "allow"}
+    assert seen[:2] == [{"log_dir": str(tmp_path), "purge_step": None}, settings] and seen[-2:] == ["closed", "finished"]
     assert ([f"train/{name}" for name in names], 1) in seen and ("train/loss", 2) in seen
+    seen.clear()
+    trainer.train()  # what a kill had written of steps 3 and later is hidden
+    assert seen[:2] == [{"log_dir": str(tmp_path), "purge_step": 3}, settings] and ("train/loss", 4) in seen
+    assert seen[-2:] == ["closed", "finished"]
 
 
 def test_pause_resume_and_stop_from_another_thread(store: TokenStore) -> None:
@@ -743,7 +878,7 @@ def test_a_signal_ends_a_pause(store: TokenStore) -> None:
 
     trainer = trainer_of(small(), packed_batches(store, 2, 16), callbacks=[types.SimpleNamespace(on_step=press), live])
     if sys.platform != "win32":
-        assert trainer.train().reason == "interrupted by SIGINT" and trainer.step == 3
+        assert trainer.train().reason == "ended by SIGINT" and trainer.step == 3
 
 
 def test_the_curve_of_any_history() -> None:
@@ -821,6 +956,14 @@ def test_the_naive_loop_bit_for_bit(store: TokenStore) -> None:
         clip_grad_norm_(theirs.parameters(), 0.3)
         optimizer.step()
     torch.testing.assert_close(weights(ours), weights(theirs), atol=2e-6, rtol=1e-5)
+
+
+def test_the_rate_that_is_noted_is_the_optimisers(store: TokenStore, tmp_path: Path) -> None:
+    "An optimiser that was made before has a rate of its own: the plan and the log say that one."
+    model = small()
+    trainer = trainer_of(model, packed_batches(store, 2, 16), optimizer=torch.optim.SGD(model.parameters(), 0.5), lr=0.01)
+    assert trainer.plan()["lr"] == 0.5 and trainer_of(model, [], lr=0.01).plan()["lr"] == 0.01
+    assert max(record.lr for record in trainer.train().steps) == 0.5
 
 
 def test_groups_keep_their_own_rates(store: TokenStore) -> None:

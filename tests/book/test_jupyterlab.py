@@ -1,5 +1,7 @@
 """Each chapter opened in JupyterLab, in a browser without a network, and run from the top: no error, frames draw, themes follow.
 
+The live curve of chapter 35 is paused, resumed and stopped by clicks.
+
 MINILLM_SCREENSHOTS=folder keeps pictures of every chapter, to be looked at. MINILLM_LAB_CHAPTERS="12_bpe 22_attention" runs only those.
 """
 
@@ -239,3 +241,71 @@ def test_a_broken_chapter_is_reported(browser, lab, tmp_path_factory):
     problems = " ".join(run_all(browser, lab, ["99_broken"])["99_broken"].problems)
     for said in ("ZeroDivisionError", "careful", "cell-3: did not run", "'hollow' is empty"):
         assert said in problems
+
+
+LIVE = [
+    "import torch\n"
+    "from minillm.batches import Batch\n"
+    "from minillm.bigram import Bigram\n"
+    "from minillm.loss import next_token_loss\n"
+    "from minillm.train import LiveCurve, Trainer\n"
+    "ids = torch.randint(0, 50, (4, 33), generator=torch.Generator().manual_seed(0))\n"
+    "batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())",
+    "from itertools import repeat\n"
+    "trainer = Trainer(Bigram(50), next_token_loss, repeat(batch), steps=1_000_000, validation=[batch], validate_every=50,\n"
+    "                  precision='fp32', device='cpu', progress=False)\n"
+    "live = LiveCurve()\n"
+    "live.start(trainer)",
+]
+AFTER = "live.wait(); print('reason:', trainer.history.reason)"
+
+STEP = """() => { const curve = document.querySelector('.jp-Notebook svg[aria-label^="Loss in nats"]');
+return curve ? Number(curve.getAttribute('aria-label').match(/over (\\d+) of/)[1]) : -1 }"""
+
+
+def test_the_live_curve_by_clicks(browser, lab, tmp_path_factory):
+    "Pause holds the run, resume lets it go on, stop ends it, and the notebook stays free."
+    import nbformat
+
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    notebook.cells = [nbformat.v4.new_code_cell(source, id=f"cell-{k}") for k, source in enumerate([*LIVE, "pass"])]
+    folder = next(path for path in tmp_path_factory.getbasetemp().glob("lab*/project/nbs"))
+    nbformat.write(notebook, folder / "98_live.ipynb")
+    visit = lab.open(browser, "98_live")
+    page = visit.page
+    page.evaluate(RUN_ALL)
+    button = lambda name: page.locator(".jp-Notebook button.widget-button", has_text=name)
+    enabled = lambda name: page.wait_for_function(
+        "name => [...document.querySelectorAll('.jp-Notebook button.widget-button')].some(b => b.textContent.trim() === name && !b.disabled)",
+        arg=name,
+    )
+    moved = lambda step: page.wait_for_function(f"step => ({STEP})() > step", arg=step)
+    button("Pause").wait_for()
+    moved(10)
+    assert button("Resume").is_disabled()
+    button("Pause").click()
+    enabled("Resume")
+    page.wait_for_timeout(1500)
+    held = page.evaluate(STEP)
+    page.wait_for_timeout(1500)
+    assert page.evaluate(STEP) == held and button("Pause").is_disabled()
+    button("Resume").click()
+    enabled("Pause")
+    moved(held + 10)
+    button("Pause").click()
+    enabled("Resume")
+    button("Stop").click()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.jp-Notebook button.widget-button')].every(b => b.disabled)"
+    )
+    page.evaluate(
+        """code => { const notebook = window.jupyterapp.shell.currentWidget.content, at = notebook.widgets.length - 1;
+        notebook.activeCellIndex = at; notebook.widgets[at].model.sharedModel.setSource(code) }""",
+        AFTER,
+    )
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-cell')")
+    page.get_by_text("reason: stopped by hand").first.wait_for()
+    assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert visit.left == [], "requests for other machines"
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    page.context.close()

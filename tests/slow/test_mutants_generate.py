@@ -1,8 +1,9 @@
-"""Wrong decoding loops, each of which a visible test of chapter 42 must notice."""
+"""Wrong versions of chapter 42, each of which a visible test of the chapter must notice."""
 
 import pytest
 from test_chapters import assert_noticed
 
+MODULE = "generate"
 MUTANTS = {
     "padded on the right": ("[[pad] * (T - len(text)) + [*text] for text in texts]", "[[*text] + [pad] * (T - len(text)) for text in texts]"),
     "positions count padding": ("(torch.arange(T) - empty[:, None]).clamp(min=-1)", "torch.arange(T).expand(len(texts), T)"),
@@ -32,4 +33,4 @@ MUTANTS = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutants_are_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert_noticed(monkeypatch, "42_generate", MUTANTS[name])
+    assert_noticed(monkeypatch, f"42_{MODULE}", MUTANTS[name])

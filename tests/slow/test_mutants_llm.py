@@ -3,6 +3,7 @@
 import pytest
 from test_chapters import assert_noticed
 
+MODULE = "llm"
 MUTANTS = {
     "what was held back is lost": (" + stops.push(decoder.finish()) + stops.finish() for", " for"),
     "rows share a decoder": ("rows = [(tokenizer.stream_decoder(), StopStrings(settings.stop), [\"\"]) for _ in prompts]", "rows = [(tokenizer.stream_decoder(), StopStrings(settings.stop), [\"\"])] * len(prompts)"),
@@ -37,4 +38,4 @@ MUTANTS = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutants_are_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert_noticed(monkeypatch, "46_llm", MUTANTS[name])
+    assert_noticed(monkeypatch, f"46_{MODULE}", MUTANTS[name])

@@ -1,13 +1,11 @@
-"""Planted bugs in precision: each must fail tests/test_precision.py, run on a copy of the library in which one line is wrong."""
+"""Wrong versions of chapter 32, each of which tests/test_precision.py must notice."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from mutants import assert_caught, assert_passes
 
-ROOT = Path(__file__).parents[2]
+MODULE = "precision"
 MUTANTS = {  # name: (line, what stands there instead)
     "step of the number itself": ("torch.tensor([number + 1])", "torch.tensor([number - 1])"),
     "sign is lost": ("number = int(kept.view(whole).item()) % 2**size", "number = abs(int(kept.view(whole).item()))"),
@@ -52,22 +50,11 @@ MUTANTS = {  # name: (line, what stands there instead)
 }
 
 
-def mutated(folder: Path, line: str, instead: str) -> Path:
-    "A copy of the project, by links, in which one line of the module is another."
-    source = (ROOT / "minillm" / "precision.py").read_text(encoding="utf-8")
-    assert line in source, f"the planted bug no longer fits: {line!r} is not in minillm/precision.py"
-    (folder / "minillm").mkdir()
-    for path in (ROOT / "minillm").iterdir():
-        if path.name not in ("precision.py", "__pycache__"):
-            (folder / "minillm" / path.name).symlink_to(path)
-    (folder / "minillm" / "precision.py").write_text(source.replace(line, instead), encoding="utf-8")
-    (folder / "test_precision.py").write_text((ROOT / "tests" / "test_precision.py").read_text(encoding="utf-8"), encoding="utf-8")
-    return folder
-
-
 @pytest.mark.parametrize("name", MUTANTS)
 def test_planted_bug_is_caught(name: str, tmp_path: Path) -> None:
-    folder = mutated(tmp_path, *MUTANTS[name])
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), "test_precision.py"]
-    found = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True)
-    assert found.returncode == 1, f"{name}: not caught\n{found.stdout[-2000:]}{found.stderr[-2000:]}"
+    assert_caught(MODULE, MUTANTS[name], tmp_path)
+
+
+@pytest.mark.minutes(1)
+def test_nothing_changed_passes(tmp_path: Path) -> None:
+    assert_passes(MODULE, tmp_path)

@@ -9,6 +9,7 @@ import contextlib
 import copy
 import importlib
 import io
+import math
 import random
 import signal
 import sys
@@ -22,6 +23,9 @@ from chapters import Cell, CellFailed, Chapter, Run, load_chapters, names_read
 
 SLIPS = 1  # tried in each function
 CAUGHT = 0.6  # share of the slips that must be caught, by chapter
+MINUTES = {"10_storyworld": 6, "14_batches": 4, "26_model": 4, "33_optim": 4, "34_checkpoint": 8, "35_train": 20, "46_llm": 20}
+USUAL = 2.5  # CPU minutes of the other chapters
+PART = 3  # CPU minutes: a chapter that takes longer is tested in parts, every n-th function in each
 PATIENCE = 3  # times what the whole chapter takes; a mutant that runs longer counts as caught
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 SWAPS = {
@@ -101,10 +105,10 @@ def slip(node: ast.AST) -> str:
     return f"line {node.lineno}: `{before}` → `{ast.unparse(node).splitlines()[0]}`"
 
 
-def mutants(module: str) -> Iterator[tuple[str, str, ast.Module]]:
-    "(function, what was done, the module's tree) for each mutant."
+def mutants(module: str, k: int = 0, n: int = 1) -> Iterator[tuple[str, str, ast.Module]]:
+    "(function, what was done, the module's tree) for each mutant of part k of n."
     tree = ast.parse(Path(importlib.import_module(f"minillm.{module}").__file__).read_text(encoding="utf-8"))
-    for name, function in functions(tree):
+    for name, function in list(functions(tree))[k::n]:
         whole = copy.deepcopy(tree)
         doing_nothing(dict(functions(whole))[name])
         yield name, "does nothing", ast.fix_missing_locations(whole)
@@ -159,19 +163,26 @@ def caught(chapter: Chapter, name: str, tree: ast.Module, seconds: float, monkey
         return bool(closest) and fails(chapter, chapter.cells_for(closest)) or fails(chapter, chapter.kept)
 
 
-CHAPTERS = [chapter for chapter in load_chapters() if chapter.module]
+def parts() -> Iterator:
+    "(chapter, k, n), a chapter or its part k of n, each with what it takes."
+    for chapter in load_chapters():
+        minutes = MINUTES.get(chapter.name, USUAL)
+        n = math.ceil(minutes / PART) if chapter.module else 0
+        for k in range(n):
+            which = f"-{k + 1}of{n}" if n > 1 else ""
+            yield pytest.param(chapter, k, n, id=chapter.name + which, marks=pytest.mark.minutes(minutes / n))
 
 
 @pytest.mark.filterwarnings("ignore")  # of broken code
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.name)
-def test_a_wrong_line_is_noticed(chapter: Chapter, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("chapter", "k", "n"), [*parts()])
+def test_a_wrong_line_is_noticed(chapter: Chapter, k: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if len(chapter.tests) == 0:
         pytest.fail(f"{chapter.name} has no test cell")
     started = time.process_time()
     assert not fails(chapter, chapter.kept), f"{chapter.name} fails as it is"
     seconds = 2 + PATIENCE * (time.process_time() - started)
     idle, small, tried = [], [], 0
-    for name, what, tree in mutants(str(chapter.module)):
+    for name, what, tree in mutants(str(chapter.module), k, n):
         tried += what != "does nothing"
         if not caught(chapter, name, tree, seconds, monkeypatch):
             (idle if what == "does nothing" else small).append(f"{name}, {what}")

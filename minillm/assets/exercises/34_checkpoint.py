@@ -6,14 +6,16 @@ import json
 import math
 import os
 import re
+import shutil
 import torch
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
-from types import MappingProxyType
 from typing import Any, NoReturn
 from minillm.batches import _WRITING, _at_least_one, _explained, _one_writer, _sync_folders
 from minillm.tokenizer import parse_json, read_utf8, write_whole
@@ -39,8 +41,19 @@ def a_file():
     return save(tensors, metadata={"note": "x" * 300}), tensors
 
 
+def turned(data):
+    start = 8 + int.from_bytes(data[:8], "little")
+    table = json.dumps(dict(reversed(json.loads(data[8:start]).items()))).encode()
+    return len(table).to_bytes(8, "little") + table + data[start:]
+
+
 def checks(find_tensor):
     data, tensors = a_file()
+    for each in (data, turned(data)):
+        check_file(find_tensor, each, tensors)
+
+
+def check_file(find_tensor, data, tensors):
     kinds = {"w": "I16", "b": "F32", "e": "F32", "wide": "F64"}
     for name, x in tensors.items():
         got = find_tensor(data, name)
@@ -66,6 +79,18 @@ def read(data, name, start=0, order="little"):
     return entry["dtype"], entry["shape"], data[start + begin : start + end]
 
 
+def wrong_in_order(data, name):
+    start = 8 + int.from_bytes(data[:8], "little")
+    table = json.loads(data[8:start])
+    for other, entry in table.items():
+        if other != "__metadata__":
+            begin, end = entry["data_offsets"]
+            if other == name:
+                return entry["dtype"], entry["shape"], data[start : start + end - begin]
+            start += end - begin
+    raise KeyError(name)
+
+
 def wrong_start(data, name):
     return read(data, name, start=int.from_bytes(data[:8], "little"))
 
@@ -82,6 +107,7 @@ def wrong_default(data, name):
 
 
 planted = {
+    wrong_in_order: "from the wrong place",
     wrong_start: "from the wrong place",
     wrong_from_zero: "from the wrong place",
     wrong_default: "must raise KeyError",

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from torch import Tensor, nn
 from typing import Any, TypeAlias
-from minillm.checkpoint import CheckpointManager, gather_state, restore_state
+from minillm.checkpoint import CheckpointManager, _damage, gather_state, load_checkpoint, restore_state
 from minillm.loss import _evaluating, evaluate_loss
 from minillm.optim import clip_grad_norm, cosine_schedule, make_optimizer
 from minillm.precision import MasterWeights, Precision, choose_device, choose_precision
@@ -136,27 +136,57 @@ def checks(accumulate):
         loss, _ = next_token_loss(model, whole)
         loss.backward()
         right = model.weight.grad.clone()
+        means, weights = [], []
+        for part in parts:
+            model.zero_grad()
+            mean, metrics = next_token_loss(model, part)
+            mean.backward()
+            means.append(model.weight.grad.clone())
+            weights.append(metrics["weight"].item())
+        counts = [(part.y != -100).sum().item() for part in parts]
         model.weight.grad = torch.ones(7, 7)  # left over from before
+        added = []
+        hook = model.weight.register_post_accumulate_grad_hook(lambda p, added=added: added.append(p.grad.clone()))
         got = accumulate(model, parts)
+        hook.remove()
         expect(model.weight.grad is not None, "there is no gradient afterwards; call backward for each part")
         found, where = model.weight.grad, f"with {kind}"
         same = lambda y, found=found: torch.allclose(found, y, atol=1e-6)
         if same(right + 1):
             mistake(f"{where} the gradient from before is still in it; forget it first, once")
-        means = []
-        for part in parts:
-            model.zero_grad()
-            next_token_loss(model, part)[0].backward()
-            means.append(model.weight.grad.clone())
         if same(sum(means) / 3):
             mistake(f"{where} this is the mean of the parts' means; a part with few targets counts too much")
         if same(sum(means)):
             mistake(f"{where} this is the sum of the parts' means, nothing is divided")
-        if same(means[-1]) or same(means[-1] * 10 / 24):
+        if same(means[-1]) or same(means[-1] * weights[-1] / sum(weights)):
             mistake(f"{where} only the last part is left; forget gradients once, not before each part")
+        if kind == "weights" and same(right * sum(weights) / sum(counts)):
+            mistake("you divide by the number of targets; where they have weights, divide by the sum of these")
         expect(same(right), f"{where} the gradient is not that of the large batch")
+        times = f"backward reached the weights {len(added)} times for {len(parts)} parts"
+        if len(added) < len(parts):
+            mistake(f"{times}: what all parts need lies in memory at once, and that was to be avoided")
+        if not torch.equal(added[-1], found):
+            mistake("you changed the gradient after the last backward; divide the loss before it")
+        expect(len(added) == len(parts), f"{times}; once for each is enough")
         mean = loss.item()
         expect(abs(float(got) - mean) < 1e-5, f"{where} the mean is {mean:.4f}; yours {float(got):.4f}")
+
+
+def weighed(model, parts, divided_by):
+    "Right but for what it divides by."
+    model.zero_grad()
+    mean = 0.0
+    for part in parts:
+        loss, metrics = next_token_loss(model, part)
+        share = loss * metrics["weight"] / divided_by
+        share.backward()
+        mean += share.item()
+    return mean
+
+
+def total_weight(model, parts):
+    return sum(next_token_loss(model, part)[1]["weight"] for part in parts)
 
 
 def wrong_mean_of_means(model, parts):
@@ -172,27 +202,53 @@ def wrong_sum(model, parts):
 
 
 def wrong_left_over(model, parts):
-    total = sum(next_token_loss(model, part)[1]["weight"] for part in parts)
+    total = total_weight(model, parts)
     for part in parts:
+        loss, metrics = next_token_loss(model, part)
+        (loss * metrics["weight"] / total).backward()
+    return 0.0
+
+
+def wrong_last_alone(model, parts):
+    total = total_weight(model, parts)
+    for part in parts:
+        model.zero_grad()
         loss, metrics = next_token_loss(model, part)
         (loss * metrics["weight"] / total).backward()
     return 0.0
 
 
 def wrong_ignores_weights(model, parts):
-    total = sum((part.y != -100).sum() for part in parts)
+    return weighed(model, parts, sum((part.y != -100).sum() for part in parts))
+
+
+def wrong_divides_after(model, parts):
+    total, mean = total_weight(model, parts), weighed(model, parts, 1.0)
+    model.weight.grad /= total
+    return mean / total.item()
+
+
+def wrong_all_at_once(model, parts):
     model.zero_grad()
-    for part in parts:
-        loss, metrics = next_token_loss(model, part)
-        (loss * metrics["weight"] / total).backward()
-    return 0.0
+    answers = [next_token_loss(model, part) for part in parts]
+    mean = sum(loss * m["weight"] for loss, m in answers) / sum(m["weight"] for _, m in answers)
+    mean.backward()
+    return mean.item()
+
+
+def wrong_mean(model, parts):
+    return weighed(model, parts, total_weight(model, parts)) / len(parts)
 
 
 planted = {
     wrong_mean_of_means: "mean of the parts' means",
     wrong_sum: "nothing is divided",
     wrong_left_over: "still in it",
-    wrong_ignores_weights: "the mean is",
+    wrong_last_alone: "only the last part is left",
+    wrong_ignores_weights: "divide by the sum of these",
+    wrong_divides_after: "after the last backward",
+    wrong_all_at_once: "in memory at once",
+    wrong_mean: "the mean is",
 }
 
 # %% exercise 35-c {"title": "An average of the weights", "answer": "def weight_average(decay: float) -> Callback: ...", "returns": true}
@@ -212,14 +268,15 @@ hints = [
 
 
 def checks(weight_average):
-    model = nn.Linear(2, 1, bias=False)
+    model = nn.Linear(2, 1)
     run, callback = SimpleNamespace(model=model), weight_average(0.75)
     for value in (1.0, 2.0, 4.0):
         model.weight.data.fill_(value)
+        model.bias.data.fill_(-value)
         callback.on_step(run, None)
         if value == 1.0:
             names = sorted(callback.average)
-            expect("weight" in names, f"after a step average has {names}, not 'weight'")
+            expect(names == ["bias", "weight"], f"after a step average has {names}, not 'bias' and 'weight'")
             tracked = callback.average["weight"].requires_grad
             expect(not tracked, "the average keeps a graph of operations; take p.detach()")
             first = callback.average["weight"].mean().item()
@@ -233,6 +290,8 @@ def checks(weight_average):
     if abs(got - (0.25 * (0.25 * 1 + 0.75 * 2) + 0.75 * 4)) < 1e-6:
         mistake("decay belongs to what it was, 1 − decay to the weight now; yours is the other way round")
     expect(abs(got - 1.9375) < 1e-6, f"for weights 1, 2, 4 and decay 0.75 it is 1.9375; yours {got}")
+    second = callback.average["bias"].mean().item()
+    expect(abs(second + 1.9375) < 1e-6, f"for biases −1, −2, −4 it is −1.9375; yours {second}")
     if kept is None or not hasattr(callback, "load_state_dict"):
         mistake("there is no state_dict and load_state_dict: a resumed run would begin a new average")
     fresh = weight_average(0.75)
