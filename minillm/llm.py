@@ -212,10 +212,13 @@ def _own_weights(model: nn.Module, dtype: torch.dtype | None) -> dict[str, Tenso
 
 def _write_weights(path: Path, weights: dict[str, Tensor]) -> None:
     "A safetensors file, on the disk when this returns. Raises OSError."
+    path.touch()
+    permissions = path.stat().st_mode
     try:
         save_file(weights, path, {"format": "pt"})
     except SafetensorError as error:  # what the system said stands in the text alone
         raise OSError(str(error)) from error
+    path.chmod(permissions)  # the library's own file is for its owner alone
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 

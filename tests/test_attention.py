@@ -5,7 +5,9 @@ as loops; empty rows; errors; and mutants, each caught by a visible test of the 
 import itertools
 import json
 from collections.abc import Callable
+from hashlib import sha256
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -31,6 +33,7 @@ from minillm.attention import (
     split_heads,
 )
 from minillm.exercises import find_exercise, judge
+from minillm.storyworld import answer_question
 
 BOTH: list[Attend] = [scaled_dot_product_attention, flash_attention]
 both = pytest.mark.parametrize("attend", BOTH, ids=["plain", "flash"])
@@ -560,6 +563,31 @@ def test_the_stored_example_is_of_the_record() -> None:
     assert shapes == dict.fromkeys("qkv", (2, 4, 24, 16)) and len(example["letters"]) == 24
     assert example["guesses"][9:23] == example["letters"][10:]  # it copies
     assert record["lowest"]["accuracy"] > 0.99 and min(record["lowest"]["right"][1]) > 0.8
+
+
+def test_the_stored_story_is_of_the_shipped_model() -> None:
+    from safetensors import safe_open
+
+    assets = ROOT / "minillm" / "assets"
+    path, folder = assets / "storyteller_attention.safetensors", assets / "storyteller"
+    assert path.stat().st_size <= 300_000
+    with safe_open(str(path), "pt") as stored:
+        story = json.loads(stored.metadata()["example"])
+        q, k = (stored.get_tensor(name).float() for name in "qk")
+    again = "it is of other weights; run tools/build_attention_story.py"
+    assert story["model"] == sha256((folder / "model.safetensors").read_bytes()).hexdigest(), again
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    shape = (config["n_layers"], config["n_heads"], len(story["tokens"]), config["head_width"])
+    assert q.shape == k.shape == shape and shape[2] <= 64
+    assert answer_question(story["story"], story["question"]) == story["answer"]
+    asked = f"<|endoftext|>{story['story']}\nQ: {story['question']} A: in the"
+    assert "".join(story["tokens"]) == asked
+    assert {story["tokens"][i] for i in story["answer_at"]} == {" " + story["answer"].split()[-1]}
+    weights = attention_weights(q, k, mask=causal_mask(torch.arange(shape[2])))[:, :, -1]
+    share = weights[story["layer"], story["head"], story["answer_at"]].sum().item()
+    assert share == pytest.approx(story["share"], rel=1e-4) and share > story["enough"] == 0.2
+    assert np.shape(story["right"]) == np.shape(story["still_right"]) == shape[:2]
+    assert 0 < story["n_enough"] <= story["n_measured"] == 50 >= np.max(story["still_right"])
 
 
 # ---- mutants: what the chapter's visible tests must catch

@@ -91,7 +91,7 @@ def toy(folder: Path, *words: str) -> str:
     (folder / "slow").mkdir(exist_ok=True)
     shutil.copy(SLOW / "conftest.py", folder / "slow")
     (folder / "slow" / "test_toy.py").write_text(TOY, encoding="utf-8")
-    (folder / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers -p no:cacheprovider\npythonpath = " + str(ROOT / "tests"))
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers -p no:cacheprovider\npythonpath = " + str(ROOT / "tests"), encoding="utf-8")
     done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=folder, capture_output=True, text=True)
     return done.stdout + done.stderr
 
