@@ -51,6 +51,7 @@ assets: env ## rebuild what is shipped and made by program: the sample tokenizer
 
 pretrained: env ## train, judge and pack the model that comes with minillm: half an hour or so on two cores, goes on where it was killed
 	@$(RUN) tools/build_storyteller.py
+	@$(RUN) tools/build_attention_story.py
 
 results: env ## re-run the stale long experiments and write results/*.json
 	@$(RUN) tools/results.py
