@@ -243,7 +243,7 @@ def find_exercise(
         if path.name[:2] == str(label)[:2] and label in (found := load_exercises(path)):
             return found[label]
     known = [name for path in files for name in load_exercises(path)]
-    plain = re.sub(r"[^0-9a-z]+", "-", str(label).lower())
+    plain = re.sub(r"^(?=\d(?!\d))", "0", re.sub(r"[^0-9a-z]+", "-", str(label).lower()))  # 3-a: 03-a
     near = get_close_matches(plain, known, n=3, cutoff=0.6) or known[:3]
     raise ValueError(
         f"no exercise is called {label!r}; did you mean {' or '.join(near)}? "
