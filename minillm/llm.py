@@ -177,7 +177,7 @@ def show_surprise(
 
     chips = []
     for token, bits in tokens:
-        style = f"background:{colors()[1]}{round(min(1.0, bits / 12) * 190):02x};border-radius:3px;padding:0 1px"
+        style = f"background:{colors()[1]}{round(min(1.0, bits / 12) * 140):02x};border-radius:3px;padding:0 1px"
         chips.append(f'<span style="{style}" title="{bits:.1f} bits">{html.escape(_visible(token))}</span>')
     most = max(tokens, key=lambda one: one.bits, default=TokenBits(b"", 0.0))
     said = f"{len(tokens)} tokens. The most surprising is {_visible(most.token)!r} with {most.bits:.1f} bits."
