@@ -82,6 +82,7 @@ _HOME = {
     "MasterWeights": "precision",
     "AdamW": "optim",
     "Lion": "optim",
+    "Muon": "optim",
     "SGD": "optim",
     "clip_grad_norm": "optim",
     "constant_schedule": "optim",

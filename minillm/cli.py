@@ -150,7 +150,7 @@ _SHELL_WORDS: Mapping[str, str] = MappingProxyType(  # what the library says of 
 )
 _OPTIONS: str = (  # settings of the library that are options here, with dashes
     "preset|steps|batch_size|context|lr|vocab_size|validation|seed|precision|device|save_every|max_new_tokens|"
-    "temperature|top_k|top_p|min_p|repetition_penalty|stop"
+    "optimizer|temperature|top_k|top_p|min_p|repetition_penalty|stop"
 )
 
 
@@ -630,6 +630,7 @@ def train_options(
     add("--batch-size", metavar="N", type=int, help="rows a step")
     add("--context", metavar="N", type=int, help="tokens a row")
     add("--lr", metavar="X", type=float, help="highest rate")
+    add("--optimizer", metavar="O", default="adamw", help="the rule: adamw, muon, lion, sgd (default: adamw)")
     add("--vocab-size", metavar="N", type=int, help="tokens to learn (default: the preset's)")
     add("--field", metavar="F", action="append", help="as for prepare")
     add("--validation", metavar="X", type=float, default=0.1, help="share kept from training (default: 0.1)")
@@ -647,8 +648,8 @@ def train_settings(
     "The settings of `train_llm` that the options mean. Raises `CommandError`, status 2, for what cannot be meant."
     from minillm.llm import TrainSettings
 
-    names = "preset steps batch_size context lr vocab_size validation seed device precision save_every".split()
-    settings = {name: getattr(options, name) for name in names}
+    names = "preset steps batch_size context lr vocab_size validation seed device precision save_every optimizer"
+    settings = {name: getattr(options, name) for name in names.split()}
     settings |= {"field": tuple(options.field or ["text"]), "progress": not options.quiet}
     try:
         TrainSettings(**settings)

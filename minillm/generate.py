@@ -9,12 +9,13 @@ __all__ = ['left_pad', 'next_logits', 'row_seeds', 'Row', 'Reader', 'IdStream', 
 # %% ../nbs/42_generate.ipynb #imports
 import operator
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeGuard
 
 import torch
 from torch import Generator, Tensor, nn
 
 from .attention import Cache
+from .model import LanguageModel
 from .sampling import Sampler
 from .tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
 
@@ -30,6 +31,12 @@ def left_pad(
     return ids.reshape(len(texts), T), (torch.arange(T) - empty[:, None]).clamp(min=-1)
 
 # %% ../nbs/42_generate.ipynb #next-logits-export
+def _is_plain(model: nn.Module) -> TypeGuard[LanguageModel]:
+    "Is calling the model nothing but its head after its `hidden`? Then the head need not see all columns."
+    hooks = model._forward_hooks or model._forward_pre_hooks
+    return isinstance(model, LanguageModel) and type(model).forward is LanguageModel.forward and not hooks
+
+
 def next_logits(
     model: nn.Module,  # ids (B,T) → logits (B,T,V), such as `LanguageModel` or `Bigram`
     ids: Tensor,  # (B,T), the last column the last id of each text
@@ -45,25 +52,35 @@ def next_logits(
     model.eval()
     try:
         with torch.no_grad():
-            hidden, head = getattr(model, "hidden", None), getattr(model, "lm_head", None)
-            if hidden is None or head is None:
-                return model(ids, **where)[:, -1].float()
-            return head(hidden(ids, **where)[:, -1]).float()
+            if _is_plain(model):
+                return model.lm_head(model.hidden(ids, **where)[:, -1]).float()
+            return model(ids, **where)[:, -1].float()
     finally:
         for module in training:
             module.training = True
 
 # %% ../nbs/42_generate.ipynb #row-export
+def _whole(seed: Any) -> int:
+    "A seed as an int. Raises TypeError."
+    try:
+        if isinstance(seed, bool) or bool(getattr(seed, "ndim", 0)):
+            raise TypeError
+        return operator.index(seed)
+    except TypeError:
+        such = "a whole number, or a list with one for each prompt: try seed=0"
+        raise TypeError(f"seed={seed!r}; expected {such}") from None
+
+
 def row_seeds(
     seed: int | Sequence[int] | None,  # one for all rows, or one each; None: dealt by torch's global generator
     n: int,  # rows
 ) -> list[int]:  # n seeds
-    "A seed for each row. One seed deals row r the same, however many rows there are. Raises ValueError."
-    if isinstance(seed, Sequence):
+    "A seed for each row. One seed deals row r the same, however many rows there are. TypeError, ValueError."
+    if isinstance(seed, Sequence) and not isinstance(seed, str):
         if len(seed) != n:
             raise ValueError(f"{len(seed)} seeds for {n} prompts; give one each, or one number for all: seed=0")
-        return [*seed]
-    generator = None if seed is None else Generator().manual_seed(seed)
+        return [_whole(one) for one in seed]
+    generator = None if seed is None else Generator().manual_seed(_whole(seed))
     return torch.randint(2**62, (n,), generator=generator).tolist()
 
 
@@ -157,6 +174,15 @@ class Reader:
         return logits[[r for r, row in enumerate(self.rows) if row in rows]]
 
 # %% ../nbs/42_generate.ipynb #stream-export
+def _checked_stops(stop_ids: Any) -> frozenset[int]:
+    "The stop ids as ints, also out of a tensor. Raises TypeError."
+    try:
+        return frozenset(operator.index(token) for token in stop_ids)
+    except TypeError:
+        such = "ids that end a text: try stop_ids=[end], or () for none"
+        raise TypeError(f"stop_ids={stop_ids!r}; expected {such}") from None
+
+
 def _check_stop_ids(stop_ids: Collection[int], vocab_size: int) -> None:
     "Raises ValueError for a stop id that the model can never write."
     for token in stop_ids:
@@ -181,7 +207,7 @@ class IdStream:
         max_new_tokens: int,  # how many a row may get
     ) -> None:
         self.reader, self.rows, self.sampler = reader, reader.rows, sampler
-        self.stop_ids, self.max_new_tokens = frozenset(stop_ids), max_new_tokens
+        self.stop_ids, self.max_new_tokens = _checked_stops(stop_ids), max_new_tokens
         for r in range(len(self.rows)) if max_new_tokens == 0 else ():
             self.stop(r, "length")
 
@@ -275,7 +301,8 @@ def generate(
     seed: int | Sequence[int] | None = None,  # see `row_seeds`
     context: int | None = None,  # ids that the model sees at once; None: what its configuration says, if any
 ) -> Generated:
-    """Continue prompts until each has ended: no row depends on its neighbours, or on whether there is a cache.
+    """Continue prompts until each has ended: no row depends on its neighbours, or on whether there is a
+    cache, up to the rounding of logits.
 
     What is longer than `context` goes on too: its last `context` ids are then read again for each new one.
     Raises TypeError or ValueError.
@@ -300,9 +327,9 @@ class StopStrings:
 
     def __init__(
         self,
-        strings: str | Collection[str] = (),  # each of them ends the text
+        strings: str | Collection[str] | None = (),  # each of them ends the text; None: none
     ) -> None:
-        self.strings = (strings,) if isinstance(strings, str) else tuple(strings)
+        self.strings = (strings,) if isinstance(strings, str) else tuple(strings or ())
         self.held = ""
         self.found: str | None = None  # the string that ended the text
         if not all(isinstance(one, str) and one for one in self.strings):

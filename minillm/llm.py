@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib.resources import files
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -34,6 +35,7 @@ from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
 from . import __version__
+from .attention import Attend
 from minillm.batches import (
     _MARK,
     _NEW,
@@ -58,12 +60,14 @@ from .bigram import bits_per_byte
 from .checkpoint import CheckpointManager, load_checkpoint, restore_state
 from .corpus import Field
 from .generate import StopStrings, TextStream, _check_count, prompt_ids, stream_ids, stream_text
+from .gqa import fused_attention
 from .loss import _evaluating, _read, _terms, evaluate_loss, next_token_loss
 from .model import PRESETS, LanguageModel, ModelConfig, flops_by_part
-from .precision import Precision, choose_device
+from .optim import make_optimizer
+from .precision import Precision, choose_device, half_attention
 from .sampling import Sampler
 from .tokenizer import END_OF_TEXT, Tokenizer, parse_json, read_utf8, write_whole
-from .train import Callback, StepRecord, Trainer
+from .train import Callback, StepRecord, Trainer, _check_callbacks
 
 # %% ../nbs/46_llm.ipynb #settings-export
 _Settings = TypeVar("_Settings")
@@ -169,7 +173,7 @@ def token_bits(
 def show_surprise(
     tokens: Sequence[TokenBits],  # what `LLM.surprise` gave
     *,
-    caption: str = "The darker a token, the more it surprised the model.",  # below the figure
+    caption: str = "The stronger its colour, the more a token surprised the model.",  # below the figure
     label: str | None = None,  # for references, such as "fig-surprise"
 ) -> Any:  # a figure, which a notebook displays
     "A text whose tokens are coloured by their surprise, from 0 to 12 bits; the mouse shows the number."
@@ -189,6 +193,7 @@ def show_surprise(
 _FORMAT: str = "minillm model, version 1"
 _PARTS: tuple[str, ...] = ("config.json", "model.safetensors", "tokenizer.json")  # card.json has their hashes
 _CARD: str = "card.json"
+_RUN: str = "run.json"  # how a run of `train_llm` was begun
 
 
 def _hash(path: Path) -> dict[str, Any]:
@@ -224,7 +229,11 @@ def _write_weights(path: Path, weights: dict[str, Tensor]) -> None:
 
 
 def _refuse_others(folder: Path) -> None:
-    "Raises FileExistsError for a folder with files of these names that this library did not write."
+    "Raises FileExistsError for a run that is not finished, and for files of these names that others wrote."
+    if (folder / _RUN).is_file() and not (folder / _CARD).exists():
+        words = f"{folder} holds a run of train_llm that is not finished; nothing was changed"
+        advice = f"Go on with the same call, or name another folder, such as {folder / 'model'}"
+        raise FileExistsError(f"{words}. {advice}")
     there = [name for name in _PARTS if (folder / name).exists()]
     if there and not (folder / _CARD).exists():
         words = f"{folder} holds {there[0]} and no {_CARD}, so minillm did not write it; nothing was changed"
@@ -315,10 +324,12 @@ def _check_parts(folder: Path, card: Mapping[str, Any]) -> None:
 def fresh_model(
     form: Any,  # a `ModelConfig`
     seed: int = 0,  # of its weights
+    *,
+    attend: Attend = fused_attention,  # how its layers attend
 ) -> LanguageModel:
     "A model with fresh weights; torch's own generator stays as it is."
     with torch.random.fork_rng([]):  # its layers draw from that before they are drawn anew
-        return LanguageModel(form, generator=Generator().manual_seed(seed))
+        return LanguageModel(form, attend=attend, generator=Generator().manual_seed(seed))
 
 
 def put_weights(
@@ -355,15 +366,16 @@ def read_model(
     return model, tokenizer, card
 
 
-_RUN: str = "run.json"
 _RUN_FORMAT: str = "minillm run, version 1"
 
 
 def is_unfinished(
     folder: str | Path,  # any path
 ) -> bool:
-    "Is there a run of `train_llm` that has not made its model yet?"
-    return (Path(folder) / _RUN).is_file() and not (Path(folder) / _CARD).exists()
+    "Is there a run of `train_llm` that has not made its model yet? Raises OSError."
+    folder = Path(folder)
+    _settle_alone(folder)
+    return (folder / _RUN).is_file() and not (folder / _CARD).exists()
 
 
 def read_plan(
@@ -451,7 +463,10 @@ class TextModel:
         prompt: str,  # a text to go on with, perhaps empty
         **settings: Any,  # fields of `GenerateSettings`
     ) -> TextStream:  # pieces of text; its `why` says why it ended
-        "The same as a call, piece by piece as it is written."
+        "The same as a call, piece by piece as it is written. Raises TypeError for anything but one text."
+        if not isinstance(prompt, str):
+            words = f"prompt is {str(prompt)[:60]!r}; a stream goes on with one text, such as 'Once'"
+            raise TypeError(f"{words}. For several texts: llm([…])")
         chosen = _chosen(GenerateSettings, settings)
         how: dict[str, Any] = {"max_new_tokens": chosen.max_new_tokens, "stop": chosen.stop, "seed": chosen.seed}
         return stream_text(self.model, self.tokenizer, prompt, sampler=chosen.sampler(), **how)
@@ -491,6 +506,7 @@ class LLM(TextModel):
         if dtype not in (None, torch.float32, torch.bfloat16):
             raise ValueError(f"dtype={dtype}; expected torch.bfloat16, half the size, or torch.float32")
         with _one_writer(folder):
+            _settle(folder)  # what a kill left
             _refuse_others(folder)
             write_model(folder, self.model, self.tokenizer, self.card, dtype)
         return folder
@@ -519,12 +535,13 @@ def find_model(
 ) -> Path:  # the folder
     "Where a model lies; a folder of that name comes first. Raises FileNotFoundError, and says which name is near."
     folder, names = Path(name_or_folder), shipped_models()
+    _settle_alone(folder)
     if any((folder / name).is_file() for name in (_CARD, _PARTS[1], _RUN)):
         return folder
     if str(name_or_folder) in names:
         return Path(str(files("minillm"))) / "assets" / str(name_or_folder)
     if folder.exists() or len(folder.parts) != 1:
-        raise _missing(folder, [*_PARTS, _CARD])
+        raise _missing(folder, [name for name in (*_PARTS, _CARD) if not (folder / name).is_file()])
     shipped = f"shipped are {', '.join(names)}" if names else "none is shipped with this version"
     near = _nearest(folder.name, [*names, *(path.name for path in folder.parent.iterdir() if path.is_dir())])
     words = f"there is no model {str(name_or_folder)!r}, neither a folder nor a shipped one ({shipped})"
@@ -565,6 +582,7 @@ class Recipe:
     lr: float  # highest rate
 
 
+_OPTIMIZERS = ("adamw", "muon", "lion", "sgd")  # names that `make_optimizer` knows
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "nano": Recipe(300, 16, 256, 4e-3),
@@ -593,6 +611,7 @@ class TrainSettings:
     field: Field = "text"  # of .jsonl files: which field is the text, as in `iter_documents`
     changes: Mapping[str, Any] | None = None  # fields of ModelConfig that are otherwise, such as {"dropout": 0.1}
     seed: int = 0  # of fresh weights, order and dropout
+    optimizer: str = "adamw"  # the rule: adamw, muon, lion, sgd; the usual lr is AdamW's
     precision: str = "auto"  # fp32, autocast, bf16, or by device and width
     device: str | torch.device = "auto"  # or cpu, cuda, mps
     save_every: int | None = None  # steps between checkpoints; None: a tenth of all
@@ -609,13 +628,28 @@ class TrainSettings:
                 _check_count(name, getattr(self, name), least, getattr(RECIPES[self.preset], name, 2048))
         _check_seed(self.seed)
         choose_device(self.device)
+        if self.optimizer not in _OPTIMIZERS:
+            near = _nearest(str(self.optimizer), _OPTIMIZERS)
+            raise ValueError(f"optimizer={self.optimizer!r}: {near}There are {', '.join(_OPTIMIZERS)}")
         if self.precision != "auto":
             Precision(self.precision)
         self._check_numbers()
         self._check_pairs()
+        if not isinstance(self.callbacks, Sequence):
+            kind = type(self.callbacks).__name__
+            raise TypeError(f"callbacks is a {kind}; expected a list: try callbacks=[{kind}()]")
+        _check_callbacks(self.callbacks)
+        if not isinstance(self.changes or {}, Mapping):
+            raise TypeError(f'changes={self.changes!r}; expected names and values, such as {{"dropout": 0.1}}')
+        ModelConfig.preset(self.preset, **(self.changes or {}))
 
     def _check_numbers(self) -> None:
-        "Raises ValueError for a rate or a share that cannot be."
+        "Raises TypeError or ValueError for a rate or a share that cannot be."
+        for name, such in (("lr", 0.003), ("validation", 0.1)):
+            value = getattr(self, name)
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            if not number and not (value is None and name == "lr"):
+                raise TypeError(f"{name}={value!r}; expected a number: try {name}={such}")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise ValueError(f"lr={self.lr}; expected a number above 0, such as lr=0.003")
         if not 0 <= self.validation < 1:
@@ -656,8 +690,11 @@ _SAY_OTHER: str = "Go on with what the run was begun with, or name another folde
 
 
 def _check_prepared(data: Prepared, settings: TrainSettings) -> None:
-    "Raises ValueError where settings speak of another tokenizer than that of prepared data."
-    size, given = settings.vocab_size, settings.tokenizer
+    "Raises ValueError where settings speak of another tokenizer or share than those of prepared data."
+    size, given, kept = settings.vocab_size, settings.tokenizer, data.report["plan"]["validation"]
+    if settings.validation not in (TrainSettings.validation, kept):
+        words = f"validation={settings.validation}, but {data.folder} was prepared with {kept}"
+        raise ValueError(f"{words}; leave validation out")
     if (size or data.tokenizer.vocab_size) != data.tokenizer.vocab_size:
         have = f"{data.folder} was prepared with {data.tokenizer.vocab_size:,} tokens"
         raise ValueError(f"vocab_size={size}, but {have}; leave vocab_size out")
@@ -677,7 +714,7 @@ def choose_sizes(
         words = f"context={context}, but the text has only {n_tokens:,} tokens for training"
         if settings.context is not None:
             raise ValueError(f"{words}. Try context={short}, or more text")
-        warnings.warn(f"{words}; it is trained with context={short}", stacklevel=4)
+        warnings.warn(f"{words}; it is trained with context={short}", stacklevel=5)
         context = short
     said = {name: getattr(settings, name) for name in ("steps", "batch_size", "lr")}
     return replace(usual, context=context, **{name: value for name, value in said.items() if value is not None})
@@ -689,7 +726,7 @@ def training_batches(
     context: int,  # tokens a row
     seed: int = 0,  # of the order
 ) -> BatchStream:
-    "Windows over everything where texts are longer than a row; else whole texts, packed. ValueError."
+    "Windows over everything where texts are longer than a row, on average; else whole texts, packed. ValueError."
     if len(store) > context * store.n_documents:
         return random_batches(store, batch_size, context, seed=seed)
     return packed_batches(store, batch_size, context, seed=seed)
@@ -718,7 +755,8 @@ def make_plan(
     form = {**(settings.changes or {}), "vocab_size": data.tokenizer.vocab_size, "context": sizes.context}
     config = ModelConfig.preset(settings.preset, **form)
     plan = {"format": _RUN_FORMAT, "preset": settings.preset, "data": name, **asdict(sizes), "seed": settings.seed}
-    plan |= {"precision": settings.precision, "validation": data.report["plan"]["validation"]}
+    plan |= {"optimizer": settings.optimizer, "precision": settings.precision}
+    plan |= {"validation": data.report["plan"]["validation"]}
     plan |= {"text": data.train.header.text, "tokenizer": data.train.header.tokenizer}
     return {**plan, "config": config.to_dict()}
 
@@ -742,10 +780,14 @@ def enter_folder(
 ) -> int:  # for how many steps it was planned before; 0: it begins
     "Note the plan in a folder, or see that it is the one noted there. Raises OSError, ValueError for another run."
     before = read_plan(out) if (out / _RUN).exists() else None
-    begun = before is not None and bool(CheckpointManager(out / "checkpoints").steps())
+    saved = CheckpointManager(out / "checkpoints").steps()
+    begun = before is not None and (bool(saved) or (out / _CARD).exists())
     if before and begun and (differences := plan_differences(before, plan)):
         raise ValueError(f"{out} holds another run: {'; '.join(differences)}. {_SAY_OTHER}")
-    done = max(CheckpointManager(out / "checkpoints").steps(), default=0)
+    if before and begun and not saved and plan["steps"] != before["steps"]:
+        gone = f"its checkpoints were removed, so it cannot go on to steps={plan['steps']}"
+        raise ValueError(f"{out}: {gone}. Say steps={before['steps']} to get it, or name another folder out=…")
+    done = max(saved, default=0)
     if plan["steps"] < done:
         more = f"it was trained for {done} steps already, and steps={plan['steps']} is less"
         raise ValueError(f"{out}: {more}. Try steps={2 * done}, or name another folder out=…")
@@ -781,9 +823,10 @@ def make_trainer(
 ) -> Trainer:
     "A trainer for fresh weights of the plan's form. Raises ValueError."
     config, size = ModelConfig.from_dict(plan["config"]), (plan["batch_size"], plan["context"])
-    model = fresh_model(config, plan["seed"])
+    model = fresh_model(config, plan["seed"], attend=half_attention)
     validation = validation_batches(data.validation, *size)
     how: dict[str, Any] = {"steps": plan["steps"], "lr": plan["lr"], "precision": plan["precision"]}
+    how["optimizer"] = partial(make_optimizer, name=plan["optimizer"])
     how |= {"device": settings.device, "progress": settings.progress, "save_every": settings.save_every}
     how["checkpoints"] = CheckpointManager(out / "checkpoints")
     how["about"] = {name: plan[name] for name in ("text", "tokenizer", "preset", "seed")}
@@ -877,7 +920,8 @@ def _finished(out: Path, data: Prepared, plan: Mapping[str, Any], trainer: Any, 
 
 def _train_in(out: Path, data: Source | Prepared, settings: TrainSettings) -> LLM:
     "`train_llm` in a folder that nobody else writes."
-    begun = bool(CheckpointManager(out / "checkpoints").steps())
+    _settle(out)  # what a kill left
+    begun = bool(CheckpointManager(out / "checkpoints").steps()) or (out / _CARD).exists()
     name = str(data) if isinstance(data, str | Path) else getattr(data, "folder", type(data).__name__)
     _say(settings, f"reads {name}")
     prepared = open_data(data, out / "tokens", settings, replace=not begun)
@@ -907,7 +951,8 @@ def train_llm(
     """Text → tokenizer → model, saved in `out`: the weights that did best on text kept from training.
 
     The same call goes on where it was interrupted, as if it never had been; with more steps it goes on further.
-    Raises TypeError, OSError; ValueError, also where `out` holds another run, and says what differs.
+    Ctrl-C saves, and returns the model as it is then; its card says so. Raises TypeError, OSError; ValueError,
+    also where `out` holds another run, and says what differs.
     """
     chosen, out = _chosen(TrainSettings, settings), Path(out)
     _refuse_foreign(out)

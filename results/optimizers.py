@@ -1,4 +1,4 @@
-"""A small model learns stories with four optimisers, each at four learning rates: which loss, and how fast?
+"""A small model learns stories with five optimisers, each at four learning rates: which loss, and how fast?
 
 All get the same model, batches, warm-up, cosine and clipping. Chapter 33 trains seed 0 live, each at the rate that
 was best, and draws it over this record.
@@ -11,7 +11,17 @@ import torch
 from minillm.batches import Prepared, prepare, random_batches
 from minillm.loss import evaluate_loss, next_token_loss
 from minillm.model import LanguageModel, ModelConfig
-from minillm.optim import SGD, AdamW, Lion, clip_grad_norm, cosine_schedule, decay_groups
+from minillm.optim import (
+    SGD,
+    AdamW,
+    Lion,
+    Muon,
+    clip_grad_norm,
+    cosine_schedule,
+    decay_groups,
+    make_optimizer,
+    newton_schulz,
+)
 from minillm.storyworld import StoryWorld
 
 STORIES, VOCABULARY, CONTEXT, BATCH, WIDTH, LAYERS = 1500, 512, 64, 16, 64, 2  # texts, V, T, B, D, L
@@ -21,6 +31,7 @@ RATES = {
     "momentum": [0.03, 0.1, 0.3, 1.0],
     "adamw": [0.001, 0.003, 0.01, 0.03],
     "lion": [0.0003, 0.001, 0.003, 0.01],
+    "muon": [0.003, 0.01, 0.03, 0.1],
 }
 SEEDS = [0, 1, 2]
 
@@ -44,6 +55,8 @@ def rule(name, model, rate):
         return AdamW(groups, rate, betas=(0.9, 0.95))
     if name == "lion":
         return Lion(groups, rate)
+    if name == "muon":
+        return make_optimizer(model, name="muon", lr=rate)
     groups = decay_groups(model, 0.0)
     return SGD(groups, rate, momentum=0.9 if name == "momentum" else 0.0)
 
@@ -78,4 +91,4 @@ def run(seed: int) -> dict:
 
 
 # what the record's hash covers
-FUNCTIONS = [stories, small_model, rule, train_small, run, SGD, AdamW, Lion, clip_grad_norm]
+FUNCTIONS = [stories, small_model, rule, train_small, run, SGD, AdamW, Lion, Muon, newton_schulz, clip_grad_norm]

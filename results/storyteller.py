@@ -32,6 +32,7 @@ from minillm.llm import LLM, fresh_model
 from minillm.loss import next_token_loss
 from minillm.model import LanguageModel, ModelConfig
 from minillm.optim import make_optimizer, wsd_schedule
+from minillm.precision import half_attention
 from minillm.sampling import Sampler
 from minillm.storyworld import (
     OBJECTS,
@@ -66,10 +67,11 @@ class Recipe:
     hidden: int = 192
     context: int = 512
     embedding_std: float = 0.5  # of the fresh embedding; see `fresh_teller`
-    steps: int = 4400
+    steps: int = 6600
     rows: int = 8  # stories in a batch
-    lr: float = 2e-3
-    beta2: float = 0.99
+    optimizer: str = "muon"  # for the matrices inside; AdamW for the rest
+    lr: float = 3e-3
+    beta2: float = 0.99  # AdamW's
     weight_decay: float = 0.1
     warmup: int = 100  # steps
     decay: float = 0.6  # share of the steps in which the rate falls, at the end
@@ -198,7 +200,7 @@ def fresh_teller(seed: int, recipe: Recipe = RECIPE) -> LanguageModel:
     With the usual 0.02 all colours soon are one word to it: they stand in the same places, so the first steps move
     their rows by the same amounts, which are larger than what told them apart.
     """
-    model = fresh_model(model_config(recipe), seed)
+    model = fresh_model(model_config(recipe), seed, attend=half_attention)
     with torch.no_grad():
         table = model.embed_tokens.weight
         table.mul_(recipe.embedding_std / table.std())
@@ -209,7 +211,8 @@ def make_trainer(seed: int, folder: Path | None, recipe: Recipe, progress: bool)
     "A trainer for fresh weights, and what counts its tokens."
     meter = Meter()
     how: dict[str, Any] = {"steps": recipe.steps, "lr": recipe.lr, "precision": recipe.precision, "device": "cpu"}
-    how["optimizer"] = partial(make_optimizer, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay)
+    rule = {"name": recipe.optimizer, "betas": (0.9, recipe.beta2), "weight_decay": recipe.weight_decay}
+    how["optimizer"] = partial(make_optimizer, **rule)
     how["schedule"] = wsd_schedule(recipe.steps, warmup=recipe.warmup, decay=recipe.decay, floor=recipe.floor)
     how |= {"callbacks": [meter], "progress": progress, "about": {"training": training_id(seed, recipe)}}
     if folder is not None:

@@ -1,5 +1,5 @@
 """Optimisers bit for bit equal to torch's over random settings, groups, missing gradients and resumed states; Lion equal to a second derivation
-in numpy; clipping equal to torch's; schedules equal to those of transformers, moved by a step; bad settings refused before anything moves.
+in numpy; Muon to torch's, and flat in its singular values; clipping equal to torch's; schedules equal to those of transformers, moved by a step; bad settings refused before anything moves.
 """
 
 import ast
@@ -26,6 +26,7 @@ from minillm.optim import (
     SGD,
     AdamW,
     Lion,
+    Muon,
     Schedule,
     _valley_data,
     _valley_path,
@@ -34,6 +35,7 @@ from minillm.optim import (
     cosine_schedule,
     decay_groups,
     make_optimizer,
+    newton_schulz,
     optimizer_bytes,
     wsd_schedule,
 )
@@ -427,9 +429,129 @@ def test_make_optimizer() -> None:
     sgd = make_optimizer(model, name="sgd", lr=0.01, betas=(0.7, 0.0))
     assert isinstance(sgd, SGD) and sgd.defaults["momentum"] == 0.7 and sgd.param_groups[0]["weight_decay"] == 0.1
     assert isinstance(make_optimizer(MasterWeights(LanguageModel(FORMS[0])), lr=0.01), torch.optim.AdamW)
-    for options, says in (({"name": "adam"}, "'adamw', 'sgd' or 'lion'"), ({"lr": -1.0}, "lr=-1.0"), ({"betas": (2, 2)}, "betas=(2, 2)"), ({"betas": ()}, "betas=()"), ({"fused": "yes"}, "fused='yes'")):
+    for options, says in (({"name": "adam"}, "'adamw', 'sgd', 'lion' or 'muon'"), ({"lr": -1.0}, "lr=-1.0"), ({"betas": (2, 2)}, "betas=(2, 2)"), ({"betas": ()}, "betas=()"), ({"fused": "yes"}, "fused='yes'")):
         with pytest.raises(ValueError, match=re.escape(says)):
             make_optimizer(model, **({"lr": 0.01} | options))
+
+
+# ---- Muon
+
+
+def matrices(seed: int, dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(seed)
+    return [nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in ((6, 4), (3, 9), (1, 5), (7, 7))]
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_muon_is_torchs(data: st.DataObject) -> None:
+    """Settings, a group's own, formats, missing gradients, a rate that changes: 20 steps, the same bits and the same state.
+
+    Not bf16 without nesterov: torch 2.13 then divides its own momentum by its length, in place.
+    """
+    number = lambda *options: data.draw(st.sampled_from(options))
+    dtype = number(torch.float32, torch.float64, torch.bfloat16)
+
+    def options() -> dict[str, Any]:
+        own = {"lr": number(0.0, 1e-3, 0.05), "weight_decay": number(0.0, 0.1), "momentum": number(0.0, 0.5, 0.95)}
+        own |= {"nesterov": dtype == torch.bfloat16 or number(True, False), "ns_steps": number(1, 3, 5), "eps": number(1e-7, 1e-2)}
+        return own | {"adjust_lr_fn": number(None, "original", "match_rms_adamw"), "ns_coefficients": number((3.4445, -4.775, 2.0315), (2.0, -1.5, 0.5))}
+
+    ours, theirs, general, special = matrices(1, dtype), matrices(1, dtype), options(), options()
+    a, b = (cls(groups_of(params, special), **general) for cls, params in ((Muon, ours), (torch.optim.Muon, theirs)))
+    seed, missing = data.draw(st.integers(0, 99)), number(0.0, 0.5)
+    left, right = (torch.Generator().manual_seed(seed) for _ in range(2))
+    for step in range(20):
+        feed(ours, left, missing)
+        feed(theirs, right, missing)
+        for rule in (a, b):
+            rule.param_groups[1]["lr"] = general["lr"] * math.exp(-step / 50)
+            rule.step()
+    assert same(ours, theirs)
+    for p, q in zip(ours, theirs, strict=True):
+        assert a.state[p].keys() == b.state[q].keys()
+        assert all(torch.equal(value, a.state[p][key]) for key, value in b.state[q].items())
+    fresh = Muon(groups_of(matrices(1, dtype), special), **general)
+    fresh.load_state_dict(b.state_dict())
+    torch.optim.Muon(groups_of(matrices(1, dtype), special), **general).load_state_dict(a.state_dict())
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(m=st.integers(1, 40), n=st.integers(1, 40), seed=st.integers(0, 99), size=st.sampled_from([1e-6, 1.0, 1e6]))
+def test_newton_schulz_keeps_directions_and_evens_lengths(m: int, n: int, seed: int, size: float) -> None:
+    "Singular values from 1 down to 0.1 end between 0.6 and 1.25 along the same vectors, whatever the scale; zero stays zero."
+    generator = torch.Generator().manual_seed(seed)
+    u, _, v = torch.linalg.svd(torch.randn(m, n, generator=generator), full_matrices=False)
+    before = torch.logspace(0, -1, min(m, n))
+    made = newton_schulz(size * u @ before.diag() @ v)
+    assert made.dtype == torch.bfloat16 and made.shape == (m, n)
+    along = u.T @ made.float() @ v.T
+    assert 0.6 < along.diagonal().min() and along.diagonal().max() < 1.25
+    assert (along - along.diagonal().diag()).abs().max() < 0.05
+    assert not newton_schulz(torch.zeros(m, n)).any()
+
+
+FREE = ModelConfig(vocab_size=30, width=16, n_layers=2, n_heads=2, context=12, tie_embeddings=False)
+
+
+def test_make_optimizer_gives_muon_the_matrices_inside() -> None:
+    model = LanguageModel(FREE)
+    names = {id(p): name for name, p in model.named_parameters()}
+    muon = make_optimizer(iter(model.named_parameters()), name="muon", lr=0.01, betas=(0.8, 0.9), weight_decay=0.2)
+    assert isinstance(muon, Muon)
+    inside, head, spared = ({names[id(p)] for p in group["params"]} for group in muon.param_groups)
+    assert inside == {name for name in names.values() if name.endswith("_proj.weight")} and head == {"lm_head.weight"}
+    assert inside | head | spared == set(names.values()) and "embed_tokens.weight" in spared
+    assert ["betas" in group for group in muon.param_groups] == [False, True, True]
+    assert [group["weight_decay"] for group in muon.param_groups] == [0.2, 0.2, 0.0]
+    assert muon.param_groups[1]["betas"] == (0.8, 0.9) and muon.param_groups[0]["adjust_lr_fn"] == "match_rms_adamw"
+    only = make_optimizer([("a", nn.Parameter(torch.ones(3)))], name="muon", lr=0.01)  # no matrix at all
+    assert [group["betas"] for group in only.param_groups] == [(0.9, 0.95)]
+
+
+def test_muon_beside_adamw_is_each_alone() -> None:
+    "One optimiser for the whole model: torch's Muon on the matrices inside, AdamW on the rest; resumed in the middle."
+    ours = LanguageModel(FREE, generator=torch.Generator().manual_seed(0))
+    theirs, ids = copy.deepcopy(ours), torch.randint(30, (10, 4, 13), generator=torch.Generator().manual_seed(1))
+    both = make_optimizer(ours, name="muon", lr=0.01)
+    named = dict(theirs.named_parameters())
+    inside = [p for name, p in named.items() if name.endswith("_proj.weight")]
+    rest = [(name, p) for name, p in named.items() if not name.endswith("_proj.weight")]
+    apart = [torch.optim.Muon(inside, 0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")]
+    apart.append(torch.optim.AdamW(decay_groups(rest, 0.1), 0.01, betas=(0.9, 0.95), foreach=False))  # type: ignore[arg-type]
+    for step, batch in enumerate(ids):
+        if step == 5:
+            again = make_optimizer(ours, name="muon", lr=0.5)
+            again.load_state_dict(copy.deepcopy(both.state_dict()))
+            both = again
+        for model, rules in ((ours, [both]), (theirs, apart)):
+            model.zero_grad()
+            nn.functional.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten()).backward()
+            for rule in rules:
+                rule.step()
+    assert same(list(ours.parameters()), list(theirs.parameters()))
+
+
+def test_muon_says_what_it_cannot_move() -> None:
+    flat, wide = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 3))
+    for params in ([wide, flat], [("w", wide), ("b", flat)], iter([flat])):
+        with pytest.raises(ValueError, match=r"matrices, got a parameter of shape \(3,\)\. Try"):
+            Muon(params)
+    for options in ({"ns_steps": 0}, {"ns_steps": 100}, {"ns_steps": True}, {"ns_coefficients": (1, 2)}, {"ns_coefficients": 3.0}, {"adjust_lr_fn": "rms"}, {"momentum": 1.0}, {"lr": -1.0}, {"eps": -1.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))}=.* Try "):
+            Muon([wide], **options)
+    rule = Muon([wide])
+    with pytest.raises(TypeError):
+        rule.add_param_group({"params": {nn.Parameter(torch.ones(2, 2))}})
+    with pytest.raises(ValueError, match="not a state of Muon"):
+        rule.load_state_dict(AdamW([wide]).state_dict())
+    with pytest.raises(ValueError, match="not a state of AdamW"):
+        AdamW([wide]).load_state_dict(rule.state_dict())
+    for shape, advice in (((3,), "What is no matrix is for AdamW"), ((2, 3, 4), "Try .flatten(1)")):
+        with pytest.raises(ValueError, match=re.escape(f"got the shape {shape}, expected a matrix. {advice}")):
+            newton_schulz(torch.ones(shape))
+    advised = Muon([{"params": [flat], "betas": (0.9, 0.95)}, {"params": [wide]}])  # what the message says
+    assert [group["eps"] for group in advised.param_groups] == [1e-8, 1e-7]
 
 
 # ---- clipping

@@ -8,7 +8,7 @@ from numbers import Real
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing import Any, Literal, TypeAlias
-from minillm.optim import AdamW, Lion, Named, SGD, Schedule, clip_grad_norm, constant_schedule, cosine_schedule, decay_groups, explore_optimizers, make_optimizer, optimizer_bytes, wsd_schedule
+from minillm.optim import AdamW, Lion, Muon, Named, SGD, Schedule, clip_grad_norm, constant_schedule, cosine_schedule, decay_groups, explore_optimizers, make_optimizer, newton_schulz, optimizer_bytes, wsd_schedule
 
 # %% exercise 33-a {"title": "Looking ahead", "answer": "def nesterov(slope: Callable[[Tensor], Tensor], p: Tensor, lr: float, momentum: float, steps: int) -> list[Tensor]: ...", "returns": true}
 import torch

@@ -4,8 +4,9 @@ import operator
 import torch
 from collections.abc import Collection, Sequence
 from torch import Generator, Tensor, nn
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeGuard
 from minillm.attention import Cache
+from minillm.model import LanguageModel
 from minillm.sampling import Sampler
 from minillm.tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
 from minillm.generate import Generated, IdStream, Reader, Row, StopStrings, TextStream, generate, left_pad, next_logits, prompt_ids, row_seeds, stream_ids, stream_text

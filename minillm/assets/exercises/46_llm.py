@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib.resources import files
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,17 +23,20 @@ from torch import Generator, Tensor, nn
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self, TypeVar
 from minillm import __version__
+from minillm.attention import Attend
 from minillm.batches import _MARK, _NEW, _READY, Batch, BatchStream, Prepared, Source, TokenStore, _clear, _explained, _one_writer, _settle, _settle_alone, _sync_folders, packed_batches, prepare, random_batches, tokenizer_hash
 from minillm.bigram import bits_per_byte
 from minillm.checkpoint import CheckpointManager, load_checkpoint, restore_state
 from minillm.corpus import Field
 from minillm.generate import StopStrings, TextStream, _check_count, prompt_ids, stream_ids, stream_text
+from minillm.gqa import fused_attention
 from minillm.loss import _evaluating, _read, _terms, evaluate_loss, next_token_loss
 from minillm.model import PRESETS, LanguageModel, ModelConfig, flops_by_part
-from minillm.precision import Precision, choose_device
+from minillm.optim import make_optimizer
+from minillm.precision import Precision, choose_device, half_attention
 from minillm.sampling import Sampler
 from minillm.tokenizer import END_OF_TEXT, Tokenizer, parse_json, read_utf8, write_whole
-from minillm.train import Callback, StepRecord, Trainer
+from minillm.train import Callback, StepRecord, Trainer, _check_callbacks
 from minillm.llm import GenerateSettings, LLM, RECIPES, Recipe, TextModel, TokenBits, TrainSettings, choose_sizes, describe_model, enter_folder, find_model, fresh_model, is_unfinished, load, make_card, make_plan, make_trainer, open_data, plan_differences, put_weights, read_card, read_model, read_plan, read_run, shipped_models, show_surprise, take_best, token_bits, train_llm, training_batches, validation_batches, write_model, write_texts
 
 # %% exercise 46-a {"title": "How much was seen", "answer": "def seen(place: int, context: int) -> int: ...", "returns": true}
