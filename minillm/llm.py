@@ -619,29 +619,35 @@ class TrainSettings:
     progress: bool = True  # say what is done; a bar in a terminal
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            near = _nearest(str(self.preset), PRESETS)
-            raise ValueError(f"preset={self.preset!r}: {near}There are {', '.join(PRESETS)}")
+        self._check_names()
         for name in ("steps", "batch_size", "context", "vocab_size", "save_every"):
             if getattr(self, name) is not None:
                 least = 257 if name == "vocab_size" else 1  # 256 bytes and the end token
                 _check_count(name, getattr(self, name), least, getattr(RECIPES[self.preset], name, 2048))
         _check_seed(self.seed)
+        self._check_numbers()
+        self._check_kinds()
+        self._check_pairs()
+        ModelConfig.preset(self.preset, **(self.changes or {}))
+
+    def _check_names(self) -> None:
+        "Raises ValueError for a name that means nothing."
+        for what, known in (("preset", tuple(PRESETS)), ("optimizer", _OPTIMIZERS)):
+            if (name := getattr(self, what)) not in known:
+                near = _nearest(str(name), known)
+                raise ValueError(f"{what}={name!r}: {near}There are {', '.join(known)}")
         choose_device(self.device)
-        if self.optimizer not in _OPTIMIZERS:
-            near = _nearest(str(self.optimizer), _OPTIMIZERS)
-            raise ValueError(f"optimizer={self.optimizer!r}: {near}There are {', '.join(_OPTIMIZERS)}")
         if self.precision != "auto":
             Precision(self.precision)
-        self._check_numbers()
-        self._check_pairs()
+
+    def _check_kinds(self) -> None:
+        "Raises TypeError for what is no list, or no names and values; ValueError for what is no callback."
         if not isinstance(self.callbacks, Sequence):
             kind = type(self.callbacks).__name__
             raise TypeError(f"callbacks is a {kind}; expected a list: try callbacks=[{kind}()]")
         _check_callbacks(self.callbacks)
         if not isinstance(self.changes or {}, Mapping):
             raise TypeError(f'changes={self.changes!r}; expected names and values, such as {{"dropout": 0.1}}')
-        ModelConfig.preset(self.preset, **(self.changes or {}))
 
     def _check_numbers(self) -> None:
         "Raises TypeError or ValueError for a rate or a share that cannot be."

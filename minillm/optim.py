@@ -232,8 +232,13 @@ def newton_schulz(
     return wide if x.shape[0] <= x.shape[1] else wide.T
 
 
+def _options(lr: float, weight_decay: float, momentum: float) -> dict[str, Any]:
+    "What a rule with momentum is told."
+    return {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
+
+
 def _check_muon(group: dict[str, Any]) -> None:
-    "Raises ValueError for settings that only Muon has."
+    "Raises ValueError for settings that only Muon has, and for what it cannot move."
     steps, three, factor = (group[name] for name in ("ns_steps", "ns_coefficients", "adjust_lr_fn"))
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps < 100:
         raise ValueError(f"ns_steps={steps!r}, expected a whole number from 1 to 99. Try ns_steps=5")
@@ -241,6 +246,11 @@ def _check_muon(group: dict[str, Any]) -> None:
         raise ValueError(f"ns_coefficients={three!r}, expected three numbers. Try ns_coefficients={_QUINTIC}")
     if factor not in (None, "original", "match_rms_adamw"):
         raise ValueError(f"adjust_lr_fn={factor!r}, expected None, 'original' or 'match_rms_adamw'. Try None")
+    tensors = [p[1] if isinstance(p, tuple) else p for p in group["params"]]  # torch's takes names with them, too
+    odd = [tuple(p.shape) for p in tensors if isinstance(p, Tensor) and p.ndim != 2]
+    if odd and "betas" not in group:
+        advice = "Try 'betas': (0.9, 0.95) in its group, for AdamW, or make_optimizer(…, name='muon')"
+        raise ValueError(f"Muon moves matrices, got a parameter of shape {odd[0]}. {advice}")
 
 
 class Muon(_Rule):
@@ -264,23 +274,20 @@ class Muon(_Rule):
         ns_steps: int = 5,  # of `newton_schulz`
         adjust_lr_fn: str | None = None,  # factor on lr: "match_rms_adamw", 0.2·√max(m,n); else √max(1, m/n)
     ) -> None:
-        options = {"momentum": momentum, "nesterov": nesterov, "ns_coefficients": ns_coefficients, "eps": eps}
-        options |= {"ns_steps": ns_steps, "adjust_lr_fn": adjust_lr_fn}
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay} | options)
+        ns = {"ns_coefficients": ns_coefficients, "eps": eps, "ns_steps": ns_steps, "adjust_lr_fn": adjust_lr_fn}
+        super().__init__(params, _options(lr, weight_decay, momentum) | {"nesterov": nesterov} | ns)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(
+        self,
+        param_group: dict[str, Any],  # parameters and their own settings, as torch's
+    ) -> None:
         "As torch's. Raises ValueError, also for what is no matrix in a group without `betas`."
         if "betas" in param_group:
             param_group.setdefault("eps", 1e-8)  # AdamW's, not that of `newton_schulz`
-        params, group = param_group["params"], self.defaults | param_group
+        params = param_group["params"]
         if not isinstance(params, set):  # torch's refuses those: they have no order
-            param_group["params"] = params = [params] if isinstance(params, Tensor) else list(params)
-        _check_muon(group)
-        tensors = [p[1] if isinstance(p, tuple) else p for p in params]  # torch's takes names with them, too
-        odd = [tuple(p.shape) for p in tensors if isinstance(p, Tensor) and p.ndim != 2]
-        if odd and "betas" not in param_group:
-            advice = "Try 'betas': (0.9, 0.95) in its group, for AdamW, or make_optimizer(…, name='muon')"
-            raise ValueError(f"Muon moves matrices, got a parameter of shape {odd[0]}. {advice}")
+            param_group["params"] = [params] if isinstance(params, Tensor) else list(params)
+        _check_muon(self.defaults | param_group)
         super().add_param_group(param_group)
 
     def _update(self, p: Tensor, g: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
@@ -432,6 +439,22 @@ def _muon_groups(
     return groups + [group | {"betas": betas, "eps": 1e-8} for group in others]
 
 
+def _check_choice(name: str, fused: bool | str) -> None:
+    "Raises ValueError for a rule or a way that there is not."
+    if name not in ("adamw", "sgd", "lion", "muon"):
+        raise ValueError(f"name={name!r}, expected 'adamw', 'sgd', 'lion' or 'muon'")
+    if fused not in (True, False, "auto"):
+        raise ValueError(f"fused={fused!r}, expected True, False or 'auto'")
+
+
+def _named_groups(
+    model: Named, weight_decay: float
+) -> tuple[list[tuple[str, nn.Parameter]], list[dict[str, Any]]]:
+    "All that is to be trained, by name, and in groups."
+    named = _named(model)
+    return named, decay_groups(named, weight_decay)
+
+
 def make_optimizer(
     model: Named,  # a model, or `(name, parameter)` pairs
     *,
@@ -442,20 +465,16 @@ def make_optimizer(
     fused: bool | Literal["auto"] = "auto",  # torch's AdamW in one pass: True, False, or where it runs
 ) -> Optimizer:
     "An optimiser with the right groups; torch's fused AdamW equals ours up to rounding. TypeError, ValueError."
-    named = _named(model)
-    groups = decay_groups(named, weight_decay)
+    named, groups = _named_groups(model, weight_decay)
     both = ((0.9, 0.99) if name == "lion" else (0.9, 0.95)) if betas is None else betas
     _check_group({"lr": lr, "betas": both, "weight_decay": weight_decay})
-    if fused not in (True, False, "auto"):
-        raise ValueError(f"fused={fused!r}, expected True, False or 'auto'")
+    _check_choice(name, fused)
     if name == "sgd":
         return SGD(groups, lr, momentum=both[0])
     if name == "lion":
         return Lion(groups, lr, betas=both)
     if name == "muon":
         return Muon(_muon_groups(named, weight_decay, both), lr, adjust_lr_fn="match_rms_adamw")
-    if name != "adamw":
-        raise ValueError(f"name={name!r}, expected 'adamw', 'sgd', 'lion' or 'muon'")
     if fused is True or fused == "auto" and _has_fused(groups):
         return torch.optim.AdamW(groups, lr=lr, betas=both, fused=True)
     return AdamW(groups, lr, betas=both)

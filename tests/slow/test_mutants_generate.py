@@ -10,7 +10,7 @@ MUTANTS = {
     "padding at position 0": (".clamp(min=-1)", ".clamp(min=0)"),
     "dropout left on": ("    model.eval()\n", ""),
     "modes not restored": ("            module.training = True", "            pass"),
-    "head on all columns": ("head(hidden(ids, **where)[:, -1])", "head(hidden(ids, **where))[:, -1]"),
+    "head on all columns": ("model.lm_head(model.hidden(ids, **where)[:, -1])", "model.lm_head(model.hidden(ids, **where))[:, -1]"),
     "positions not told": ('{"positions": positions, "cache": cache}', '{"cache": cache}'),
     "seeds that overlap": ("return torch.randint(2**62, (n,), generator=generator).tolist()", "return [*range(seed or 0, (seed or 0) + n)]"),
     "one chance for all": ("generator=[row.generator for row in going]", "generator=going[0].generator"),
