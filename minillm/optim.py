@@ -439,20 +439,15 @@ def _muon_groups(
     return groups + [group | {"betas": betas, "eps": 1e-8} for group in others]
 
 
+_RULES = ("adamw", "muon", "lion", "sgd")
+
+
 def _check_choice(name: str, fused: bool | str) -> None:
     "Raises ValueError for a rule or a way that there is not."
-    if name not in ("adamw", "sgd", "lion", "muon"):
+    if name not in _RULES:
         raise ValueError(f"name={name!r}, expected 'adamw', 'sgd', 'lion' or 'muon'")
     if fused not in (True, False, "auto"):
         raise ValueError(f"fused={fused!r}, expected True, False or 'auto'")
-
-
-def _named_groups(
-    model: Named, weight_decay: float
-) -> tuple[list[tuple[str, nn.Parameter]], list[dict[str, Any]]]:
-    "All that is to be trained, by name, and in groups."
-    named = _named(model)
-    return named, decay_groups(named, weight_decay)
 
 
 def make_optimizer(
@@ -465,7 +460,8 @@ def make_optimizer(
     fused: bool | Literal["auto"] = "auto",  # torch's AdamW in one pass: True, False, or where it runs
 ) -> Optimizer:
     "An optimiser with the right groups; torch's fused AdamW equals ours up to rounding. TypeError, ValueError."
-    named, groups = _named_groups(model, weight_decay)
+    named = _named(model)
+    groups = decay_groups(named, weight_decay)
     both = ((0.9, 0.99) if name == "lion" else (0.9, 0.95)) if betas is None else betas
     _check_group({"lr": lr, "betas": both, "weight_decay": weight_decay})
     _check_choice(name, fused)

@@ -78,6 +78,25 @@ def settings_of(data: st.DataObject, name: str) -> dict[str, Any]:
     return chosen | {"betas": (data.draw(share), data.draw(share)), "eps": number(1e-8, 1e-3)}
 
 
+def walk_together(data: st.DataObject, one: tuple[Any, list[nn.Parameter]], other: tuple[Any, list[nn.Parameter]], steps: int, missing: tuple[float, ...]) -> None:
+    "Two rules make steps on the same gradients, with a rate of the second group that changes: the same bits, the same state."
+    (a, ours), (b, theirs) = one, other
+    seed, share = data.draw(st.integers(0, 99)), data.draw(st.sampled_from(missing))
+    left, right = (torch.Generator().manual_seed(seed) for _ in range(2))
+    lr = a.defaults["lr"]
+    for step in range(steps):
+        feed(ours, left, share)
+        feed(theirs, right, share)
+        for rule in (a, b):
+            rule.param_groups[1]["lr"] = lr * math.exp(-step / 50)
+            rule.step()
+    assert same(ours, theirs)
+    for p, q in zip(ours, theirs, strict=True):
+        kept = {key: value for key, value in b.state[q].items() if value is not None}
+        assert kept.keys() == a.state[p].keys()
+        assert all(torch.equal(value, a.state[p][key]) for key, value in kept.items())
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_bit_for_bit_torchs(data: st.DataObject) -> None:
@@ -88,19 +107,7 @@ def test_bit_for_bit_torchs(data: st.DataObject) -> None:
     ours, theirs = parameters(1, dtype), parameters(1, dtype)
     a = OURS[name](groups_of(ours, special), **options)
     b = THEIRS[name](groups_of(theirs, special), **options, foreach=False)
-    seed, missing = data.draw(st.integers(0, 99)), data.draw(st.sampled_from([0.0, 0.3, 0.9]))
-    left, right = (torch.Generator().manual_seed(seed) for _ in range(2))
-    for step in range(40):
-        feed(ours, left, missing)
-        feed(theirs, right, missing)
-        for rule in (a, b):
-            rule.param_groups[1]["lr"] = options["lr"] * math.exp(-step / 50)
-            rule.step()
-    assert same(ours, theirs)
-    for p, q in zip(ours, theirs, strict=True):
-        kept = {key: value for key, value in b.state[q].items() if value is not None}
-        assert kept.keys() == a.state[p].keys()
-        assert all(torch.equal(value, a.state[p][key]) for key, value in kept.items())
+    walk_together(data, (a, ours), (b, theirs), 40, (0.0, 0.3, 0.9))
 
 
 @pytest.mark.parametrize("kind", ["foreach", "fused"])
@@ -459,18 +466,7 @@ def test_muon_is_torchs(data: st.DataObject) -> None:
 
     ours, theirs, general, special = matrices(1, dtype), matrices(1, dtype), options(), options()
     a, b = (cls(groups_of(params, special), **general) for cls, params in ((Muon, ours), (torch.optim.Muon, theirs)))
-    seed, missing = data.draw(st.integers(0, 99)), number(0.0, 0.5)
-    left, right = (torch.Generator().manual_seed(seed) for _ in range(2))
-    for step in range(20):
-        feed(ours, left, missing)
-        feed(theirs, right, missing)
-        for rule in (a, b):
-            rule.param_groups[1]["lr"] = general["lr"] * math.exp(-step / 50)
-            rule.step()
-    assert same(ours, theirs)
-    for p, q in zip(ours, theirs, strict=True):
-        assert a.state[p].keys() == b.state[q].keys()
-        assert all(torch.equal(value, a.state[p][key]) for key, value in b.state[q].items())
+    walk_together(data, (a, ours), (b, theirs), 20, (0.0, 0.5))
     fresh = Muon(groups_of(matrices(1, dtype), special), **general)
     fresh.load_state_dict(b.state_dict())
     torch.optim.Muon(groups_of(matrices(1, dtype), special), **general).load_state_dict(a.state_dict())

@@ -32,7 +32,7 @@ from minillm.generate import StopStrings, TextStream, _check_count, prompt_ids, 
 from minillm.gqa import fused_attention
 from minillm.loss import _evaluating, _read, _terms, evaluate_loss, next_token_loss
 from minillm.model import PRESETS, LanguageModel, ModelConfig, flops_by_part
-from minillm.optim import make_optimizer
+from minillm.optim import _RULES, make_optimizer
 from minillm.precision import Precision, choose_device, half_attention
 from minillm.sampling import Sampler
 from minillm.tokenizer import END_OF_TEXT, Tokenizer, parse_json, read_utf8, write_whole
