@@ -160,3 +160,23 @@ def test_pages_of_the_book_stay() -> None:
     pages = [f"nbs/{path.stem}" for path in (ROOT / "nbs").glob("*.ipynb")] + ["book/glossary", "book/api/index"]
     toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
     assert all(page in toc for page in pages)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no sockets that are files")
+def test_kernels_share_no_ports() -> None:
+    "Kernels started with `own_sockets` open no TCP port that another could be given as well, and leave no files behind."
+    import nbformat
+    from kernels import own_sockets
+    from nbclient import NotebookClient
+    from traitlets.config import Config
+
+    seen = "import json, ipykernel; about = json.loads(ipykernel.get_connection_info()); print(about['transport'], about['ip'])"
+    places = []
+    for _ in range(2):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(seen)])
+        with own_sockets() as sockets:
+            NotebookClient(notebook, config=Config(sockets), kernel_name="python3", timeout=60).execute()
+        transport, place = "".join(one.text for one in notebook.cells[0].outputs if one.name == "stdout").split()
+        assert transport == "ipc" and not Path(place).parent.exists()
+        places.append(place)
+    assert places[0] != places[1]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 from exercises import ChapterExercise, exercises_of, setup_of, source_of
+from kernels import own_sockets
 from nbformat import NotebookNode
 from nbtext import METADATA
 
@@ -135,21 +136,16 @@ def grade(submitted: NotebookNode, release: NotebookNode, folder: Path, seconds:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from nbgrader.utils import determine_grade
+    from traitlets.config import Config
 
     notebook = restored(submitted, release)
-    client = NotebookClient(
-        notebook,
-        kernel_name="python3",
-        timeout=seconds,
-        interrupt_on_timeout=True,
-        allow_errors=True,
-        resources={"metadata": {"path": str(folder)}},
-    )
+    options = {"kernel_name": "python3", "timeout": seconds, "interrupt_on_timeout": True, "allow_errors": True}
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     try:
-        client.execute()
+        with own_sockets() as sockets:
+            NotebookClient(notebook, config=Config(sockets), resources={"metadata": {"path": str(folder)}}, **options).execute()
     except (DeadKernelError, CellTimeoutError) as error:
         print(f"the notebook stopped early: {type(error).__name__}", file=sys.stderr)
     ran = {cell.metadata.nbgrader.grade_id: cell for cell in notebook.cells if "nbgrader" in cell.metadata and cell.get("execution_count")}
