@@ -150,7 +150,7 @@ _SHELL_WORDS: Mapping[str, str] = MappingProxyType(  # what the library says of 
 )
 _OPTIONS: str = (  # settings of the library that are options here, with dashes
     "preset|steps|batch_size|context|lr|vocab_size|validation|seed|precision|device|save_every|max_new_tokens|"
-    "optimizer|temperature|top_k|top_p|min_p|repetition_penalty|stop"
+    "optimizer|dropout|temperature|top_k|top_p|min_p|repetition_penalty|stop"
 )
 
 
@@ -630,7 +630,8 @@ def train_options(
     add("--batch-size", metavar="N", type=int, help="rows a step")
     add("--context", metavar="N", type=int, help="tokens a row")
     add("--lr", metavar="X", type=float, help="highest rate")
-    add("--optimizer", metavar="O", default="adamw", help="the rule: adamw, muon, lion, sgd (default: adamw)")
+    add("--optimizer", metavar="O", help="the rule: adamw, muon, lion, sgd (default: the preset's)")
+    add("--dropout", metavar="X", type=float, help="share left out in training, such as 0.1 (default: 0)")
     add("--vocab-size", metavar="N", type=int, help="tokens to learn (default: the preset's)")
     add("--field", metavar="F", action="append", help="as for prepare")
     add("--validation", metavar="X", type=float, default=0.1, help="share kept from training (default: 0.1)")
@@ -651,6 +652,7 @@ def train_settings(
     names = "preset steps batch_size context lr vocab_size validation seed device precision save_every optimizer"
     settings = {name: getattr(options, name) for name in names.split()}
     settings |= {"field": tuple(options.field or ["text"]), "progress": not options.quiet}
+    settings |= {"changes": None if options.dropout is None else {"dropout": options.dropout}}
     try:
         TrainSettings(**settings)
     except ValueError as error:

@@ -580,11 +580,12 @@ class Recipe:
     batch_size: int  # rows a step
     context: int  # tokens a row
     lr: float  # highest rate
+    optimizer: str = "adamw"  # the rule that this rate is for, one of adamw, muon, lion, sgd
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        "nano": Recipe(300, 16, 256, 4e-3),
+        "nano": Recipe(300, 16, 256, 1e-2, "muon"),
         "1M": Recipe(1_000, 16, 256, 3e-3),
         "10M": Recipe(5_000, 16, 512, 1.5e-3),
         "35M": Recipe(10_000, 32, 512, 1e-3),
@@ -592,6 +593,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "355M": Recipe(50_000, 128, 1_024, 3e-4),
         "1B": Recipe(100_000, 256, 2_048, 2e-4),
     }
+)
+_RATES: Mapping[str, float] = MappingProxyType(  # what suits a rule, beside AdamW's
+    {"adamw": 1.0, "muon": 2.5, "lion": 0.5, "sgd": 75.0}
 )
 
 
@@ -610,7 +614,7 @@ class TrainSettings:
     field: Field = "text"  # of .jsonl files: which field is the text, as in `iter_documents`
     changes: Mapping[str, Any] | None = None  # fields of ModelConfig that are otherwise, such as {"dropout": 0.1}
     seed: int = 0  # of fresh weights, order and dropout
-    optimizer: str = "adamw"  # the rule: adamw, muon, lion, sgd; the usual lr is AdamW's
+    optimizer: str | None = None  # the rule: adamw, muon, lion, sgd; None: that of RECIPES
     precision: str = "auto"  # fp32, autocast, bf16, or by device and width
     device: str | torch.device = "auto"  # or cpu, cuda, mps
     save_every: int | None = None  # steps between checkpoints; None: a tenth of all
@@ -631,8 +635,9 @@ class TrainSettings:
 
     def _check_names(self) -> None:
         "Raises ValueError for a name that means nothing."
-        for what, known in (("preset", tuple(PRESETS)), ("optimizer", _RULES)):
+        for what, known in (("preset", tuple(PRESETS)), ("optimizer", (None, *_RULES))):
             if (name := getattr(self, what)) not in known:
+                known = tuple(filter(None, known))
                 near = _nearest(str(name), known)
                 raise ValueError(f"{what}={name!r}: {near}There are {', '.join(known)}")
         choose_device(self.device)
@@ -707,12 +712,19 @@ def _check_prepared(data: Prepared, settings: TrainSettings) -> None:
         raise ValueError(f"{data.folder} was prepared with another tokenizer than this one; leave tokenizer out")
 
 
+def _usual(preset: str, optimizer: str | None) -> Recipe:
+    "The recipe of a preset; for another rule than its own, with a rate that suits the rule."
+    own = RECIPES[preset]
+    rule = optimizer or own.optimizer
+    return replace(own, optimizer=rule, lr=float(f"{own.lr * _RATES[rule] / _RATES[own.optimizer]:.3g}"))
+
+
 def choose_sizes(
     settings: TrainSettings,  # what was said
     n_tokens: int,  # of the text for training
 ) -> Recipe:
     "What was not said, from RECIPES; a shorter context, with a warning, for a short text. Raises ValueError."
-    usual = RECIPES[settings.preset]
+    usual = _usual(settings.preset, settings.optimizer)
     context = settings.context or usual.context
     if context > n_tokens:
         short = 2 ** max(1, int(math.log2(n_tokens / 4))) if n_tokens >= 8 else 1
@@ -760,8 +772,7 @@ def make_plan(
     form = {**(settings.changes or {}), "vocab_size": data.tokenizer.vocab_size, "context": sizes.context}
     config = ModelConfig.preset(settings.preset, **form)
     plan = {"format": _RUN_FORMAT, "preset": settings.preset, "data": name, **asdict(sizes), "seed": settings.seed}
-    plan |= {"optimizer": settings.optimizer, "precision": settings.precision}
-    plan |= {"validation": data.report["plan"]["validation"]}
+    plan |= {"precision": settings.precision, "validation": data.report["plan"]["validation"]}
     plan |= {"text": data.train.header.text, "tokenizer": data.train.header.tokenizer}
     return {**plan, "config": config.to_dict()}
 

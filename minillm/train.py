@@ -69,6 +69,13 @@ def _totals(loss: Tensor, metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**found, "loss": loss.detach() * weight, "nats": nats, "weight": weight}
 
 
+def _some(parts: Sequence[Any]) -> Sequence[Any]:
+    "The parts, or ValueError where there are none."
+    if not len(parts):
+        raise ValueError("parts is empty, and nothing has no gradient; expected batches: try parts=[batch]")
+    return parts
+
+
 def accumulate_gradients(
     model: nn.Module,  # computes
     loss_fn: LossFunction,  # (model, batch) → mean loss, metrics with its "weight"
@@ -78,9 +85,9 @@ def accumulate_gradients(
     context: Callable[[], Any] = contextlib.nullcontext,  # around the forward pass, such as autocast
     collect: Callable[[], Any] = lambda: None,  # called after each part: may take the gradients elsewhere
 ) -> dict[str, Tensor]:  # means of loss, nats and whatever else is in the metrics; the sum of weights
-    "Gradients of the mean over all parts, as of one batch; those from before must be forgotten. TypeError."
+    "Gradients of the mean over all parts, as of one batch; forget those from before first. Type- or ValueError."
     sums: dict[str, Tensor] = {}
-    for part in parts:
+    for part in _some(parts):
         with context():
             loss, metrics = _check_answer(loss_fn(model, part))
         totals = _totals(loss, metrics)

@@ -77,6 +77,18 @@ def test_the_command_is_train_llm(model: Path, text: Path, tmp_path: Path) -> No
     assert {k: v for k, v in card.items() if k in llm.card and k not in different} == {k: v for k, v in llm.card.items() if k not in different}
 
 
+def test_dropout_and_the_rule(model: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    "Both options reach the run: the folder's configuration and card say so, and the weights are the library's."
+    out = tmp_path / "run"
+    assert inside(capsys, "train", "--data", text, "--out", out, *TINY, "--dropout", "0.25", "--optimizer", "lion", "--quiet")[0] == 0
+    one = load(out, device="cpu")
+    assert (one.model.config.dropout, one.card["optimizer"], one.card["lr"]) == (0.25, "lion", 0.002)
+    settings: dict[str, Any] = {"steps": 6, "batch_size": 2, "context": 16, "vocab_size": 300, "device": "cpu", "precision": "fp32"}
+    llm = train_llm(text, out=tmp_path / "called", **settings, changes={"dropout": 0.25}, optimizer="lion", progress=False)
+    pairs = [*zip(one.model.parameters(), llm.model.parameters(), strict=True)]
+    assert all(torch.equal(a, b) for a, b in pairs) and load(model, device="cpu").model.config.dropout == 0.0
+
+
 def test_the_same_command_again(model: Path, text: Path, capsys: pytest.CaptureFixture) -> None:
     before = (model / "model.safetensors").read_bytes()
     status, out, err = inside(capsys, "train", "--data", text, "--out", model, *TINY, "--json")
@@ -84,7 +96,7 @@ def test_the_same_command_again(model: Path, text: Path, capsys: pytest.CaptureF
     assert status == 0 and "was finished before: 6 steps" in err and facts["steps_done"] == 6 and facts["versions"]["torch"] == torch.__version__
     assert (model / "model.safetensors").read_bytes() == before
     said = refused(capsys, 1, "train", "--data", text, "--out", model, *TINY, "--lr", "0.1", "--quiet")
-    assert "holds another run: lr was 0.004, is 0.1. Go on with what the run was begun with, or name another --out" in said
+    assert "holds another run: lr was 0.01, is 0.1. Go on with what the run was begun with, or name another --out" in said
     said = refused(capsys, 1, "train", "--data", "sample", "--out", model, *TINY, "--quiet")
     assert "the text changed; nothing was changed." in said and "name another --out" in said
     said = refused(capsys, 1, "train", "--data", text, "--out", model, *[*TINY, "--steps", "3"], "--quiet")
@@ -276,7 +288,7 @@ def test_control_characters() -> None:
 def test_info(model: Path, capsys: pytest.CaptureFixture) -> None:
     status, out, err = inside(capsys, "info", model)
     facts = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in out.splitlines() if "  " in line)
-    assert (status, err) == (0, "") and facts["folder"] == str(model) and facts["steps done"] == "6" and facts["lr"] == "0.004"
+    assert (status, err) == (0, "") and facts["folder"] == str(model) and facts["steps done"] == "6" and (facts["lr"], facts["optimizer"]) == ("0.01", "muon")
     assert facts["vocabulary"] == "300" and float(facts["bits per byte"]) > 1 and facts["ended"] == "finished"
     card = json.loads((model / "card.json").read_text(encoding="utf-8"))
     told = json.loads(inside(capsys, "info", model, "--json")[1])

@@ -31,6 +31,7 @@ from minillm.llm import (
     GenerateSettings,
     TokenBits,
     TrainSettings,
+    choose_sizes,
     describe_model,
     find_model,
     is_unfinished,
@@ -528,7 +529,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_a_model(whole: Path) -> None:
     card, one = read_card(whole), load(whole, device="cpu")
     assert card["steps_done"] == card["steps"] == 12 and card["tokens_seen"] > 12 * 4 * 20 and card["ended"] == "finished"
-    assert card["lr"] == RECIPES["nano"].lr and card["preset"] == "nano" and card["device"] == "cpu" and card["seconds"] > 0
+    assert (card["lr"], card["optimizer"]) == (RECIPES["nano"].lr, RECIPES["nano"].optimizer) == (0.01, "muon") and card["preset"] == "nano" and card["device"] == "cpu" and card["seconds"] > 0
     assert card["versions"]["torch"] == torch.__version__ and card["training_documents"] == card["held_out_documents"] == 60  # of so few, tails are kept
     held = TokenStore.open(whole / "tokens" / "validation", tokenizer=one.tokenizer)
     found = evaluate_loss(one.model, packed_batches(held, 1, 32, seed=None, epochs=1), token_bytes=held.token_bytes)
@@ -643,12 +644,12 @@ def test_finished_runs_and_more_steps(whole: Path, tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"lr": 1e-3}, "lr was 0.004, is 0.001"),
+        ({"lr": 1e-3}, "lr was 0.01, is 0.001"),
         ({"batch_size": 5, "seed": 7}, "batch_size was 4, is 5; seed was 0, is 7"),
         ({"context": 16}, "context was 32, is 16"),
         ({"preset": "1M"}, "preset was 'nano', is '1M'"),
         ({"precision": "bf16"}, "precision was 'fp32', is 'bf16'"),
-        ({"optimizer": "muon"}, "optimizer was 'adamw', is 'muon'"),
+        ({"optimizer": "adamw"}, "lr was 0.01, is 0.004; optimizer was 'muon', is 'adamw'"),
         ({"changes": {"width": 64, "n_layers": 1, "n_heads": 2}}, "width was 32, is 64"),
         ({"vocab_size": 310}, "tokenizer was learned, 300 tokens, is learned, 310 tokens"),
         ({"validation": 0.2}, "validation was 0.1, is 0.2"),
@@ -906,8 +907,22 @@ def test_recipes_and_presets() -> None:
     assert RECIPES.keys() == PRESETS.keys()
     for name, recipe in RECIPES.items():
         assert recipe.context <= PRESETS[name]["context"] and recipe.steps >= 100 and 1e-4 <= recipe.lr < 0.1
+        assert choose_sizes(TrainSettings(preset=name), 10**9) == recipe
     assert types.MappingProxyType is type(RECIPES)
     assert GenerateSettings().max_new_tokens == 200
+
+
+@pytest.mark.parametrize(
+    ("preset", "rates"),
+    [("nano", {"muon": 0.01, "adamw": 0.004, "lion": 0.002, "sgd": 0.3}), ("1M", {"adamw": 0.003, "muon": 0.0075, "lion": 0.0015, "sgd": 0.225})],
+)
+def test_a_rule_has_its_rate(preset: str, rates: dict[str, float]) -> None:
+    "Another rule than the preset's own gets a rate that suits it; what is said stands; the run notes the rule that was taken."
+    assert RECIPES[preset].optimizer == next(iter(rates))
+    for rule, rate in rates.items():
+        chosen = choose_sizes(TrainSettings(preset=preset, optimizer=rule, steps=7), 10**9)
+        assert (chosen.optimizer, chosen.steps) == (rule, 7) and math.isclose(chosen.lr, rate)
+        assert choose_sizes(TrainSettings(preset=preset, optimizer=rule, lr=0.5), 10**9).lr == 0.5
 
 
 def test_describe(whole: Path, tmp_path: Path) -> None:
