@@ -599,6 +599,12 @@ _RATES: Mapping[str, float] = MappingProxyType(  # what suits a rule, beside Ada
 )
 
 
+def _check_known(what: str, name: str, known: Iterable[str]) -> None:
+    "Raises ValueError for a name that is not known, with those that are."
+    if name not in known:
+        raise ValueError(f"{what}={name!r}: {_nearest(str(name), known)}There are {', '.join(known)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     "How a language model is trained from text. Raises TypeError or ValueError for what cannot be meant."
@@ -635,11 +641,9 @@ class TrainSettings:
 
     def _check_names(self) -> None:
         "Raises ValueError for a name that means nothing."
-        for what, known in (("preset", tuple(PRESETS)), ("optimizer", (None, *_RULES))):
-            if (name := getattr(self, what)) not in known:
-                known = tuple(filter(None, known))
-                near = _nearest(str(name), known)
-                raise ValueError(f"{what}={name!r}: {near}There are {', '.join(known)}")
+        _check_known("preset", self.preset, tuple(PRESETS))
+        if self.optimizer is not None:
+            _check_known("optimizer", self.optimizer, _RULES)
         choose_device(self.device)
         if self.precision != "auto":
             Precision(self.precision)

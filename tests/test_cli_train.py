@@ -24,6 +24,7 @@ from minillm.model import PRESETS
 from minillm.storyworld import StoryWorld
 
 TINY = ["--steps", "6", "--batch-size", "2", "--context", "16", "--vocab-size", "300", "--device", "cpu", "--precision", "fp32"]
+CALLED: dict[str, Any] = {"steps": 6, "batch_size": 2, "context": 16, "vocab_size": 300, "device": "cpu", "precision": "fp32"}  # TINY, for the library
 POSIX = pytest.mark.skipif(os.name != "posix", reason="about signals and pipes of POSIX systems")
 
 
@@ -68,8 +69,7 @@ def refused(capsys: pytest.CaptureFixture, status: int, *words: object) -> str:
 
 def test_the_command_is_train_llm(model: Path, text: Path, tmp_path: Path) -> None:
     "The same weights as the library's call, and a card that says as much."
-    settings: dict[str, Any] = {"steps": 6, "batch_size": 2, "context": 16, "vocab_size": 300, "device": "cpu", "precision": "fp32"}
-    llm = train_llm(text, out=tmp_path / "run", **settings, progress=False)
+    llm = train_llm(text, out=tmp_path / "run", **CALLED, progress=False)
     ours, theirs = load_file(model / "model.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     different = {"seconds", "folder"}
@@ -83,8 +83,7 @@ def test_dropout_and_the_rule(model: Path, text: Path, tmp_path: Path, capsys: p
     assert inside(capsys, "train", "--data", text, "--out", out, *TINY, "--dropout", "0.25", "--optimizer", "lion", "--quiet")[0] == 0
     one = load(out, device="cpu")
     assert (one.model.config.dropout, one.card["optimizer"], one.card["lr"]) == (0.25, "lion", 0.002)
-    settings: dict[str, Any] = {"steps": 6, "batch_size": 2, "context": 16, "vocab_size": 300, "device": "cpu", "precision": "fp32"}
-    llm = train_llm(text, out=tmp_path / "called", **settings, changes={"dropout": 0.25}, optimizer="lion", progress=False)
+    llm = train_llm(text, out=tmp_path / "called", **CALLED, changes={"dropout": 0.25}, optimizer="lion", progress=False)
     pairs = [*zip(one.model.parameters(), llm.model.parameters(), strict=True)]
     assert all(torch.equal(a, b) for a, b in pairs) and load(model, device="cpu").model.config.dropout == 0.0
 

@@ -163,19 +163,16 @@ def test_pages_of_the_book_stay() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no sockets that are files")
-def test_kernels_share_no_ports() -> None:
-    "Kernels started with `own_sockets` open no TCP port that another could be given as well, and leave no files behind."
+def test_kernels_share_no_ports(tmp_path: Path) -> None:
+    "Kernels started with `run_notebook` open no TCP port that another could be given as well, and leave no files behind."
     import nbformat
-    from kernels import own_sockets
-    from nbclient import NotebookClient
-    from traitlets.config import Config
+    from kernels import run_notebook
 
     seen = "import json, ipykernel; about = json.loads(ipykernel.get_connection_info()); print(about['transport'], about['ip'])"
     places = []
     for _ in range(2):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(seen)])
-        with own_sockets() as sockets:
-            NotebookClient(notebook, config=Config(sockets), kernel_name="python3", timeout=60).execute()
+        run_notebook(notebook, tmp_path, timeout=60)
         transport, place = "".join(one.text for one in notebook.cells[0].outputs if one.name == "stdout").split()
         assert transport == "ipc" and not Path(place).parent.exists()
         places.append(place)

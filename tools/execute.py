@@ -16,10 +16,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
 from chapter import EXECUTED, Chapter, Library  # noqa: E402
-from kernels import own_sockets  # noqa: E402
+from kernels import run_notebook  # noqa: E402
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 TIMES = ROOT / "book" / "_build" / "times.json"
@@ -51,9 +51,7 @@ print(_json.dumps({{"cpu": _time.process_time(), "numbers": _numbers}}))
 def execute(path: Path) -> tuple[str, str]:
     "Run one chapter in its own kernel; store its outputs. Returns its name and what went wrong, or an empty string."
     import nbformat
-    from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-    from traitlets.config import Config
 
     chapter = Chapter.read(path)
     cells = chapter.executable()
@@ -61,10 +59,8 @@ def execute(path: Path) -> tuple[str, str]:
     notebook.cells = [nbformat.v4.new_code_cell(cell.source) for cell in cells] + [nbformat.v4.new_code_cell(final_cell(chapter.numbers))]
     started = time.time()
     quiet = ["--IPKernelApp.log_level=40"]  # the kernel announces at every start that its loopback port is not encrypted
-    options = {"timeout": 1800, "kernel_name": "python3", "resources": {"metadata": {"path": str(path.parent)}}, "extra_arguments": quiet}
     try:
-        with own_sockets() as sockets:
-            NotebookClient(notebook, config=Config(sockets), **options).execute()
+        run_notebook(notebook, path.parent, timeout=1800, extra_arguments=quiet)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         ran = sum(1 for cell in notebook.cells if cell.execution_count)
         where = cells[max(0, ran - 1)].name if ran <= len(cells) else "the values quoted in prose"

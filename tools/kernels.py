@@ -7,16 +7,18 @@ Sockets that are files in a folder of one's own cannot collide, and nobody else 
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from nbformat import NotebookNode
 
 
-@contextmanager
-def own_sockets() -> Iterator[dict]:
-    "Settings for nbclient's `NotebookClient(config=Config(…))`: sockets in a temporary folder. Empty on Windows, which has TCP only."
-    if os.name == "nt":
-        yield {}
-        return
-    with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as folder:
-        yield {"KernelManager": {"transport": "ipc", "ip": str(Path(folder) / "socket")}}
+def run_notebook(notebook: NotebookNode, folder: Path, **options: Any) -> None:
+    "Run all cells in a kernel of their own, at work in `folder`; they get their outputs. Options and errors are those of nbclient's NotebookClient."
+    from nbclient import NotebookClient
+    from traitlets.config import Config
+
+    with tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True) as sockets:
+        own = {"transport": "ipc", "ip": str(Path(sockets) / "socket")} if os.name != "nt" else {}  # Windows has TCP only
+        where = {"metadata": {"path": str(folder)}}
+        NotebookClient(notebook, config=Config(KernelManager=own), kernel_name="python3", resources=where, **options).execute()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import nbformat
 from exercises import ChapterExercise, exercises_of, setup_of, source_of
-from kernels import own_sockets
+from kernels import run_notebook
 from nbformat import NotebookNode
 from nbtext import METADATA
 
@@ -133,19 +133,15 @@ def restored(submitted: NotebookNode, release: NotebookNode) -> NotebookNode:
 
 def grade(submitted: NotebookNode, release: NotebookNode, folder: Path, seconds: int = 120) -> dict[str, tuple[float, float]]:
     "Run a student's notebook in `folder`; label → (points, of how many). A check that is missing or never ran earns nothing."
-    from nbclient import NotebookClient
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from nbgrader.utils import determine_grade
-    from traitlets.config import Config
 
     notebook = restored(submitted, release)
-    options = {"kernel_name": "python3", "timeout": seconds, "interrupt_on_timeout": True, "allow_errors": True}
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     try:
-        with own_sockets() as sockets:
-            NotebookClient(notebook, config=Config(sockets), resources={"metadata": {"path": str(folder)}}, **options).execute()
+        run_notebook(notebook, folder, timeout=seconds, interrupt_on_timeout=True, allow_errors=True)
     except (DeadKernelError, CellTimeoutError) as error:
         print(f"the notebook stopped early: {type(error).__name__}", file=sys.stderr)
     ran = {cell.metadata.nbgrader.grade_id: cell for cell in notebook.cells if "nbgrader" in cell.metadata and cell.get("execution_count")}
